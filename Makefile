@@ -1,0 +1,122 @@
+# make                     everything that this machine can build, programs in build/
+# make run                 the main job: install what is missing, build, train
+# make check               the quick tests (installs what is missing first)
+# make check-all           all tests and lint; what CI runs
+# make CONFIG=asan check   the quick tests under ASan + UBSan (also: debug)
+# make bench               the benchmark programs, one table each
+# make lint                formatting, layers, shell scripts
+# make info                what was found, and the flags in use
+# make CUDA=0|1|auto       auto: build the CUDA worker if nvcc is there; 1: fail if not
+# make V=1                 show commands
+
+CONFIG ?= release
+CUDA   ?= auto
+V      ?= 0
+MARCH  ?= native
+CC     := $(if $(filter default,$(origin CC)),gcc,$(CC))
+MPICC  ?= mpicc
+NVCC   ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc))
+export OMPI_CC := $(CC)
+
+flags.release := -O3 -g
+flags.debug   := -O0 -g
+flags.asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
+$(if $(flags.$(CONFIG)),,$(error CONFIG=$(CONFIG): want release, debug or asan))
+
+# B: objects and programs of one configuration; release programs lie in build/ itself.
+B ?= build$(if $(filter release,$(CONFIG)),,/$(CONFIG))
+O := $(B)/obj
+
+WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
+            -Wmissing-prototypes -Wvla -Werror
+CPPFLAGS += -I. -D_GNU_SOURCE -MMD -MP
+CFLAGS   += -std=c17 -ffp-contract=off $(flags.$(CONFIG)) $(WARN)
+
+# --- features: $(call feature,NAME,wanted,proof) is empty or 1; asked for and missing stops
+feature = $(if $(filter 0,$2),,$(if $(strip $3),1,$(if $(filter 1,$2),$(error \
+          $1=1 was asked for, but $1 was not found))))
+HAVE_CUDA := $(call feature,CUDA,$(CUDA),$(and $(NVCC),$(wildcard kernels/cuda/*.cu)))
+HAVE_MPI  := $(call feature,MPI,auto,$(shell command -v $(MPICC)))
+HAVE_HDF5 := $(call feature,HDF5,auto,$(shell pkg-config --exists hdf5 && echo 1))
+HDF5_INC  := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I hdf5 2>/dev/null))
+HDF5_LIB  := $(shell pkg-config --libs hdf5 2>/dev/null)
+VERSION   := $(shell cat VERSION)
+
+# --- modules, ground first; a module links only against those before it ----------------
+base.src        := $(wildcard base/*.c)
+kernels.src     := $(wildcard kernels/*.c kernels/cpu/*.c kernels/guard/*.c)
+kernels64.src   := $(wildcard kernels/cpu/*.c)
+comm.src        := $(wildcard comm/*.c)
+checkpoints.src := $(wildcard checkpoints/*.c)
+trainer.src     := $(wildcard trainer/model/*.c trainer/data/*.c trainer/run/*.c)
+# the front command takes single files of the modules, those without MPI and HDF5
+front.src       := $(wildcard front/*.c) trainer/data/prepare.c \
+                   $(addprefix checkpoints/,$(FRONT_CHECKPOINTS))
+FRONT_CHECKPOINTS = tool.c manifest.c shard_read.c keep.c
+
+obj = $(patsubst %.c,$(O)/%.o,$1)
+kernels.obj = $(call obj,$(kernels.src)) $(patsubst %.c,$(O)/%.64.o,$(kernels64.src))
+libs = $(patsubst %,$(O)/lib%.a,trainer checkpoints comm kernels base)
+main.src := trainer/run/main.c
+
+.PHONY: all run check check-all lint bench info clean deps deps-check
+.DELETE_ON_ERROR:
+.SECONDARY:
+PROGRAMS := $(B)/kilorank $(B)/kilorank-worker-cpu
+all: $(PROGRAMS)
+
+q = $(if $(filter 1,$V),,@printf '%-5s %s\n' $1 $@;)
+
+$(O)/libbase.a: $(call obj,$(base.src))
+$(O)/libkernels.a: $(kernels.obj)
+$(O)/libcomm.a: $(call obj,$(comm.src))
+$(O)/libcheckpoints.a: $(call obj,$(checkpoints.src))
+$(O)/libtrainer.a: $(call obj,$(filter-out $(main.src),$(trainer.src)))
+$(O)/lib%.a:
+	$(call q,AR)rm -f $@ && ar crD $@ $^
+
+$(O)/%.o: %.c
+	@mkdir -p $(@D)
+	$(call q,CC)$(compile) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+$(O)/%.64.o: %.c
+	@mkdir -p $(@D)
+	$(call q,CC)$(compile) $(CPPFLAGS) -DKERN_REAL_IS_DOUBLE $(CFLAGS) -c -o $@ $<
+compile = $(CC)
+VECTOR := -march=$(MARCH)
+$(O)/kernels/cpu/%.o: CFLAGS += $(VECTOR) -fopenmp -ffp-contract=fast
+# the optimizer walks spans that begin anywhere: a tail and a vector must round alike
+$(O)/kernels/cpu/adamw.o $(O)/kernels/cpu/adamw.64.o: CFLAGS += -ffp-contract=off
+$(O)/comm/%.o: CFLAGS += $(VECTOR)
+$(O)/comm/comm_mpi.o $(O)/tests/mpi/%.o: compile = $(MPICC)
+$(O)/comm/comm_mpi.o $(O)/tests/mpi/%.o: WARN := $(filter-out -Wpedantic,$(WARN))
+$(O)/checkpoints/shard_file.o $(O)/tests/unit/t_view.o: CPPFLAGS += $(HDF5_INC)
+$(O)/trainer/run/main.o $(O)/front/main.o: CPPFLAGS += -DKILORANK_VERSION='"$(VERSION)"'
+
+LDFLAGS += -pthread
+FRONT_LIBS  := -linih -lcjson -lxxhash -lm
+WORKER_LIBS := $(FRONT_LIBS) $(HDF5_LIB) -ldl -fopenmp
+
+$(B)/kilorank: $(call obj,$(front.src)) $(O)/libtrainer.a $(O)/libbase.a
+	$(call q,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(FRONT_LIBS)
+$(B)/kilorank-worker-cpu: $(call obj,$(main.src)) $(libs)
+	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS)
+
+# --- tests ---------------------------------------------------------------------------
+unit  := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/unit/t_*.c))
+mpi   := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/mpi/t_*.c))
+bench := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench/*.c))
+fuzz  := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/fuzz/*.c))
+cli   := $(wildcard tests/cli/*.sh)
+fault := $(wildcard tests/fault/*.sh)
+
+$(B)/tests/%: $(O)/tests/%.o $(libs)
+	@mkdir -p $(@D)
+	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS)
+
+# fuzz targets: clang, everything they reach built with coverage and sanitizers
+FUZZ_CC  ?= $(firstword $(shell command -v clang clang-14))
+FUZZ_SRC := $(base.src) checkpoints/manifest.c trainer/data/tokens.c
+$(fuzz): $(B)/tests/fuzz/%: tests/fuzz/%.c $(FUZZ_SRC)
+	@mkdir -p $(@D)
+	$(call q,FUZZ)$(FUZZ_CC) -I. -D_GNU_SOURCE -std=c17 -g -O1 \
+	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $^ $(FRONT_LIBS)

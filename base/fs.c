@@ -1,0 +1,459 @@
+/* fs.c - every call of fs.h, each with its place for an injected fault. */
+#include "base/fs.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+
+/* ---- injected faults ---------------------------------------------------------------- */
+
+enum op { OP_OPEN, OP_WRITE, OP_FSYNC, OP_RENAME, OP_UNLINK, OP_MKDIR, OP_CLOSE, OP_ANY };
+enum what { FAULT_ERRNO, FAULT_CRASH, FAULT_AFTER };
+
+static const char *const op_names[] = { "open",   "write", "fsync", "rename",
+                                        "unlink", "mkdir", "close", "any" };
+
+struct fault {
+    enum op op;
+    long at;
+    bool on; /* also every later call */
+    enum what what;
+    int error;
+};
+
+static struct {
+    pthread_mutex_t lock;
+    bool ready;
+    struct fault list[8];
+    int count;
+    long calls[OP_ANY + 1];
+} faults = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static int error_number(const char *name)
+{
+    static const struct {
+        const char *name;
+        int number;
+    } known[] = { { "EIO", EIO },       { "ENOSPC", ENOSPC }, { "EACCES", EACCES },
+                  { "EROFS", EROFS },   { "EDQUOT", EDQUOT }, { "ENOENT", ENOENT } };
+
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(known[i].name, name) == 0) return known[i].number;
+    return EIO;
+}
+
+static void parse_fault(const char *text)
+{
+    struct fault f = { 0 };
+    char op[16] = "", plus[2] = "", what[16] = "";
+
+    if (sscanf(text, "%15[a-z]:%ld:%15s", op, &f.at, what) != 3 &&
+        sscanf(text, "%15[a-z]:%ld%1[+]:%15s", op, &f.at, plus, what) != 4)
+        return;
+    f.on = plus[0] == '+';
+    f.what = strcmp(what, "crash") == 0   ? FAULT_CRASH
+             : strcmp(what, "after") == 0 ? FAULT_AFTER
+                                          : FAULT_ERRNO;
+    f.error = error_number(what);
+    for (int i = 0; i <= OP_ANY; i++)
+        if (strcmp(op, op_names[i]) == 0 && faults.count < 8) {
+            f.op = (enum op)i;
+            faults.list[faults.count++] = f;
+        }
+}
+
+static void parse_faults(void)
+{
+    const char *text = getenv("KILORANK_FS_FAULT");
+    char copy[256], *save = NULL;
+
+    faults.ready = true;
+    if (!text) return;
+    snprintf(copy, sizeof copy, "%s", text);
+    for (char *one = strtok_r(copy, ",", &save); one; one = strtok_r(NULL, ",", &save))
+        parse_fault(one);
+}
+
+static bool hits(const struct fault *f, enum op op)
+{
+    long n = faults.calls[f->op];
+
+    return (f->op == op || f->op == OP_ANY) && (n == f->at || (f->on && n > f->at));
+}
+
+/* Before a call of op: the errno it is to fail with, or 0.  *after: crash when it is done. */
+static int fault_before(enum op op, bool *after)
+{
+    int error = 0;
+
+    *after = false;
+    pthread_mutex_lock(&faults.lock);
+    if (!faults.ready) parse_faults();
+    faults.calls[op]++;
+    faults.calls[OP_ANY]++;
+    for (int i = 0; i < faults.count; i++) {
+        if (!hits(&faults.list[i], op)) continue;
+        if (faults.list[i].what == FAULT_CRASH) raise(SIGKILL);
+        if (faults.list[i].what == FAULT_AFTER) *after = true;
+        if (faults.list[i].what == FAULT_ERRNO) error = faults.list[i].error;
+    }
+    pthread_mutex_unlock(&faults.lock);
+    return error;
+}
+
+/* Run expr, which returns -1 and errno on failure, behind the gate of op. */
+#define GATED(op, result, expr)                          \
+    do {                                                 \
+        bool after_;                                     \
+        int error_ = fault_before((op), &after_);        \
+        if (error_) {                                    \
+            errno = error_;                              \
+            (result) = -1;                               \
+        } else {                                         \
+            do {                                         \
+                (result) = (expr);                       \
+            } while ((result) < 0 && errno == EINTR);    \
+        }                                                \
+        if (after_) raise(SIGKILL);                      \
+    } while (0)
+
+static kr_status fail(const char *what, const char *path)
+{
+    return KR_FAIL(KR_ERR_IO, "%s: %s: %s", path, what, strerror(errno));
+}
+
+/* ---- files -------------------------------------------------------------------------- */
+
+kr_status fs_path(char out[FS_PATH], const char *fmt, ...)
+{
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(out, FS_PATH, fmt, ap);
+    va_end(ap);
+    if (n < 0 || n >= FS_PATH) return KR_FAIL(KR_ERR_ARG, "path too long: %.80s...", out);
+    return KR_OK;
+}
+
+kr_status fs_open(int *fd, const char *path, int flags)
+{
+    int got;
+
+    GATED(OP_OPEN, got, open(path, flags | O_CLOEXEC, 0600));
+    if (got < 0) return fail("cannot open", path);
+    *fd = got;
+    return KR_OK;
+}
+
+kr_status fs_close(int fd, const char *path)
+{
+    bool after;
+    int error = fault_before(OP_CLOSE, &after);
+
+    if (close(fd) != 0 && errno != EINTR) error = errno;
+    if (after) raise(SIGKILL);
+    if (!error) return KR_OK;
+    errno = error;
+    return fail("cannot close", path);
+}
+
+kr_status fs_pwrite(int fd, const char *path, const void *from, size_t bytes, uint64_t at)
+{
+    const char *p = from;
+
+    while (bytes > 0) {
+        ssize_t put;
+
+        GATED(OP_WRITE, put, pwrite(fd, p, bytes, (off_t)at));
+        if (put < 0) return fail("cannot write", path);
+        p += put;
+        at += (uint64_t)put;
+        bytes -= (size_t)put;
+    }
+    return KR_OK;
+}
+
+kr_status fs_pread(int fd, const char *path, void *to, size_t bytes, uint64_t at)
+{
+    char *p = to;
+
+    while (bytes > 0) {
+        ssize_t got = pread(fd, p, bytes, (off_t)at);
+
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return fail("cannot read", path);
+        if (got == 0)
+            return KR_FAIL(KR_ERR_DATA, "%s: ends %zu bytes early", path, bytes);
+        p += got;
+        at += (uint64_t)got;
+        bytes -= (size_t)got;
+    }
+    return KR_OK;
+}
+
+kr_status fs_fsync(int fd, const char *path)
+{
+    int got;
+
+    GATED(OP_FSYNC, got, fsync(fd));
+    return got < 0 ? fail("cannot flush to disk", path) : KR_OK;
+}
+
+kr_status fs_size(int fd, const char *path, uint64_t *bytes)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) != 0) return fail("cannot stat", path);
+    *bytes = (uint64_t)st.st_size;
+    return KR_OK;
+}
+
+kr_status fs_fsync_dir(const char *path)
+{
+    kr_status st;
+    int fd = -1;
+
+    TRY(fs_open(&fd, path, O_RDONLY | O_DIRECTORY));
+    st = fs_fsync(fd, path);
+    close(fd);
+    return st;
+}
+
+kr_status fs_rename(const char *from, const char *to)
+{
+    int got;
+
+    GATED(OP_RENAME, got, rename(from, to));
+    if (got < 0)
+        return KR_FAIL(KR_ERR_IO, "%s: cannot rename to %s: %s", from, to, strerror(errno));
+    return KR_OK;
+}
+
+kr_status fs_unlink(const char *path)
+{
+    int got;
+
+    GATED(OP_UNLINK, got, unlink(path));
+    return got < 0 && errno != ENOENT ? fail("cannot remove", path) : KR_OK;
+}
+
+kr_status fs_mkdir(const char *path)
+{
+    int got;
+
+    GATED(OP_MKDIR, got, mkdir(path, 0700));
+    return got < 0 ? fail("cannot make folder", path) : KR_OK;
+}
+
+static bool is_folder(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+kr_status fs_mkdirs(const char *path)
+{
+    char copy[FS_PATH];
+
+    TRY(fs_path(copy, "%s", path));
+    for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        /* ranks and threads may race for the same folder: only its absence is an error */
+        if (mkdir(copy, 0700) != 0 && !is_folder(copy)) return fail("cannot make folder", copy);
+        *slash = '/';
+    }
+    if (is_folder(copy)) return KR_OK;
+    if (mkdir(copy, 0700) != 0 && !is_folder(copy)) return fail("cannot make folder", copy);
+    return KR_OK;
+}
+
+kr_status fs_remove_tree(const char *path)
+{
+    struct stat st;
+    char **names = NULL, child[FS_PATH];
+    size_t count = 0;
+    int got;
+
+    if (lstat(path, &st) != 0) return errno == ENOENT ? KR_OK : fail("cannot stat", path);
+    if (!S_ISDIR(st.st_mode)) return fs_unlink(path);
+    TRY(fs_list(path, &names, &count));
+    for (size_t i = 0; i < count; i++) {
+        kr_status s = fs_path(child, "%s/%s", path, names[i]);
+
+        if (s == KR_OK) s = fs_remove_tree(child);
+        if (s != KR_OK) {
+            fs_free_names(names, count);
+            return s;
+        }
+    }
+    fs_free_names(names, count);
+    GATED(OP_UNLINK, got, rmdir(path));
+    return got < 0 ? fail("cannot remove", path) : KR_OK;
+}
+
+bool fs_exists(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0;
+}
+
+kr_status fs_free_bytes(const char *path, uint64_t *bytes)
+{
+    struct statvfs v;
+
+    if (statvfs(path, &v) != 0) return fail("cannot ask for free space", path);
+    *bytes = (uint64_t)v.f_bavail * (uint64_t)v.f_frsize;
+    return KR_OK;
+}
+
+/* ---- whole files -------------------------------------------------------------------- */
+
+static kr_status read_fd(int fd, const char *path, char **text, size_t *bytes, size_t most)
+{
+    uint64_t size;
+    char *at = NULL;
+    kr_status st;
+
+    TRY(fs_size(fd, path, &size));
+    if (size > most)
+        return KR_FAIL(KR_ERR_DATA, "%s: %llu bytes, more than %zu", path,
+                       (unsigned long long)size, most);
+    TRY(mem_alloc(&at, (size_t)size + 1, 1, path));
+    st = fs_pread(fd, path, at, (size_t)size, 0);
+    if (st != KR_OK) {
+        mem_free(at);
+        return st;
+    }
+    *text = at;
+    *bytes = (size_t)size;
+    return KR_OK;
+}
+
+kr_status fs_read_all(const char *path, char **text, size_t *bytes, size_t max_bytes)
+{
+    kr_status st;
+    int fd = -1;
+
+    TRY(fs_open(&fd, path, O_RDONLY));
+    st = read_fd(fd, path, text, bytes, max_bytes);
+    close(fd);
+    return st;
+}
+
+/* The folder a path lies in. */
+static void folder_of(char out[FS_PATH], const char *path)
+{
+    char *slash;
+
+    snprintf(out, FS_PATH, "%s", path);
+    slash = strrchr(out, '/');
+    if (!slash)
+        snprintf(out, FS_PATH, ".");
+    else
+        slash[slash == out] = '\0';
+}
+
+kr_status fs_replace(const char *path, const void *from, size_t bytes)
+{
+    char temp[FS_PATH], folder[FS_PATH];
+    kr_status st;
+    int fd = -1;
+
+    TRY(fs_path(temp, "%s.tmp.%d", path, (int)getpid()));
+    folder_of(folder, path);
+    TRY_OR(st, fs_open(&fd, temp, O_WRONLY | O_CREAT | O_TRUNC), done);
+    TRY_OR(st, fs_pwrite(fd, temp, from, bytes, 0), done);
+    TRY_OR(st, fs_fsync(fd, temp), done);
+    st = fs_close(fd, temp);
+    fd = -1;
+    if (st != KR_OK) goto done;
+    TRY_OR(st, fs_rename(temp, path), done);
+    st = fs_fsync_dir(folder);
+done:
+    if (fd >= 0) close(fd);
+    if (st != KR_OK) (void)unlink(temp);
+    return st;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static bool add_name(char ***names, size_t *count, const char *name)
+{
+    char **more = realloc(*names, (*count + 1) * sizeof **names);
+
+    if (!more) return false;
+    *names = more;
+    more[*count] = strdup(name);
+    return more[*count] && ++*count;
+}
+
+kr_status fs_list(const char *path, char ***names, size_t *count)
+{
+    DIR *dir = opendir(path);
+    char **list = NULL;
+    size_t n = 0;
+    bool ok = true;
+
+    if (!dir) return fail("cannot list", path);
+    for (struct dirent *e; ok && (e = readdir(dir));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            ok = add_name(&list, &n, e->d_name);
+    closedir(dir);
+    if (!ok) {
+        fs_free_names(list, n);
+        return KR_FAIL(KR_ERR_MEM, "%s: no memory for its names", path);
+    }
+    if (n) qsort(list, n, sizeof *list, by_name);
+    *names = list;
+    *count = n;
+    return KR_OK;
+}
+
+void fs_free_names(char **names, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        free(names[i]);
+    free(names);
+}
+
+kr_status fs_map(const char *path, struct fs_map *out)
+{
+    uint64_t bytes;
+    void *at = NULL;
+    kr_status st;
+    int fd = -1;
+
+    TRY(fs_open(&fd, path, O_RDONLY));
+    st = fs_size(fd, path, &bytes);
+    if (st == KR_OK && bytes > 0 &&
+        (at = mmap(NULL, (size_t)bytes, PROT_READ, MAP_SHARED, fd, 0)) == MAP_FAILED)
+        st = fail("cannot map", path);
+    close(fd);
+    if (st == KR_OK) *out = (struct fs_map){ at, bytes };
+    return st;
+}
+
+void fs_unmap(struct fs_map *m)
+{
+    if (m->at) munmap((void *)(uintptr_t)m->at, (size_t)m->bytes);
+    *m = (struct fs_map){ 0 };
+}

@@ -1,0 +1,75 @@
+/*
+ * backend.h - what a back end provides.  For comm/ itself; callers use comm.h.
+ *
+ * A back end knows messages and a few whole-group calls on memory that the host can
+ * read; the reductions of reduce.h are built from its messages.  Every entry blocks, is
+ * entered by one thread at a time, in the same order on all ranks, and returns within
+ * `limit` seconds after the last peer went silent: KR_ERR_COMM and a line that names
+ * the collective and, where it is known, the peers.
+ */
+#ifndef COMM_BACKEND_H
+#define COMM_BACKEND_H
+
+#include "comm/comm.h"
+
+/* What both sides of a back end share; the first member of its own state. */
+struct comm_link {
+    const struct comm_ops *ops;
+    int32_t rank, size, local_rank, local_size;
+    int threads; /* cores this rank should use */
+    char describe[160];
+    double limit; /* seconds */
+
+    /* Set by comm.c before each collective, for error lines. */
+    const char *name;
+    uint64_t number;
+
+    double sent; /* bytes, since the link was opened */
+    void *scratch;
+    size_t scratch_bytes;
+};
+
+/* One message; at most INT_MAX bytes.  Between two ranks they arrive in the order in which
+ * they were started. */
+struct comm_message {
+    void *at;
+    int64_t bytes;
+    void *request; /* the back end's; NULL: not under way */
+    int32_t peer;
+    bool is_out;
+};
+
+/* One canonical reduction, the arguments of comm_reduce_tree. */
+struct comm_tree {
+    int64_t leaves;
+    const struct tree_node *nodes;
+    void *const *at;
+    int count;
+    void *own;
+    int64_t chunk;
+    enum kern_dtype type;
+};
+
+struct comm_ops {
+    const char *name;
+    bool needs_host_memory;
+    kr_status (*open)(struct comm_link **out, double limit); /* the caller sets ops */
+    void (*close)(struct comm_link *l, bool alive);          /* dead: only frees memory */
+    _Noreturn void (*abort)(struct comm_link *l, int exit_code);
+
+    kr_status (*agree)(struct comm_link *l, int32_t *worst); /* in and out: the minimum */
+    kr_status (*broadcast)(struct comm_link *l, void *at, int64_t bytes, int32_t root);
+    /* all + r * bytes = own of rank r; own may be its place in all */
+    kr_status (*all_gather)(struct comm_link *l, const void *own, void *all, int64_t bytes);
+    kr_status (*reduce_scatter)(struct comm_link *l, void *all, void *own, int64_t chunk,
+                                enum kern_dtype type);
+    kr_status (*reduce_tree)(struct comm_link *l, const struct comm_tree *t);
+
+    /* opt on a group of one */
+    kr_status (*start)(struct comm_link *l, struct comm_message *m);
+    kr_status (*wait)(struct comm_link *l, struct comm_message *m, int64_t count);
+};
+
+extern const struct comm_ops comm_self_ops, comm_mpi_ops;
+
+#endif

@@ -1,0 +1,112 @@
+/*
+ * comm.h - collectives over a fixed group of ranks.
+ *
+ * Marks, one per function:
+ *   [collective]  every rank of the group calls it, in the same order
+ *   [local]       no communication; any rank, any time
+ *   [queued]      enqueued on comm_queue(c): operands are device memory and stay
+ *                 untouched until an event recorded there is reached
+ *
+ * Back ends: "self" (one rank, copies), "mpi" (host memory through MPI).  All traffic of
+ * a group runs on one background queue, so MPI is entered by one thread at a time and
+ * all ranks see one order.  Waits poll and nap (they do not burn the core that computes)
+ * and are bounded by the limit given to comm_open.
+ *
+ * After KR_ERR_COMM the group is dead: only comm_close and comm_abort may be called.
+ */
+#ifndef COMM_COMM_H
+#define COMM_COMM_H
+
+#include "comm/tree.h"
+#include "kernels/device.h"
+
+struct comm; /* opaque; one per group */
+
+struct comm_config {
+    const char *backend; /* "auto": mpi when started by an MPI launcher, else self */
+    double limit;        /* seconds any one wait may take before KR_ERR_COMM */
+    const char *fault;   /* "" or a fault for tests, see comm_fault.c:
+                            "slow:MIB_PER_S", "delay:SECONDS", "fail:N", "kill:N:RANK",
+                            "hang:N:RANK"; N counts queued collectives from 1 */
+};
+
+/* [collective] Join the group (MPI_Init_thread).  Host collectives work at once; queued
+ * ones after comm_bind.  Caller closes *out. */
+kr_status comm_open(struct comm **out, const struct comm_config *config);
+
+/* [local] Open the background queue on d.  Once, before the first queued collective. */
+kr_status comm_bind(struct comm *c, struct kern_device *d);
+
+/* [local] Drain and close the queue, so that the device can be closed. */
+void comm_unbind(struct comm *c);
+
+/* [collective], but on a dead group it only frees memory.  NULL is fine. */
+void comm_close(struct comm *c);
+
+/* [local] End every rank of the group with this exit code; does not return. */
+_Noreturn void comm_abort(struct comm *c, int exit_code);
+
+/* [local] */
+int32_t comm_rank(const struct comm *c);
+int32_t comm_size(const struct comm *c);
+int32_t comm_local_rank(const struct comm *c);   /* among the ranks of this node */
+int32_t comm_local_size(const struct comm *c);
+int comm_threads(const struct comm *c);          /* cores this rank should use, >= 1 */
+const char *comm_describe(const struct comm *c); /* "mpi: 4 ranks on 2 nodes" */
+struct kern_queue *comm_queue(struct comm *c);   /* NULL before comm_bind */
+
+/* --- host memory, small, blocking -------------------------------------------------- */
+
+/* [collective] Everyone leaves with the worst (lowest) status any rank brought, KR_OK
+ * if all did.  Call it where a local failure must stop the whole group. */
+kr_status comm_agree(struct comm *c, kr_status mine);
+
+/* [collective] Bytes of rank 0 to everyone; same count everywhere. */
+kr_status comm_share(struct comm *c, void *at, size_t bytes);
+
+/* [collective] Text of rank 0 to everyone; on ranks > 0 *text is allocated (mem_free),
+ * on rank 0 it is the caller's own. */
+kr_status comm_share_text(struct comm *c, char **text);
+
+/* [collective] all[r * bytes ...] = mine of rank r, on every rank. */
+kr_status comm_all_gather_bytes(struct comm *c, const void *mine, size_t bytes, void *all);
+
+/* [collective] Texts of all ranks to rank 0, in rank order: there *all is one block of
+ * NUL-terminated texts (mem_free), NULL elsewhere. */
+kr_status comm_gather_texts(struct comm *c, const char *mine, char **all);
+
+/* --- device memory, queued ------------------------------------------------------- */
+
+/*
+ * [collective] [queued] Library order: sum over ranks, each keeps its chunk.
+ *   all (size, chunk) this rank's addends, one row per receiving rank; may be scratch
+ *   own (chunk)       the sum; may be all + rank * chunk
+ */
+kr_status comm_reduce_scatter(struct comm *c, void *all, void *own, int64_t chunk,
+                              enum kern_dtype type);
+
+/*
+ * [collective] [queued] Canonical order (tree.h): the same bits on any number of ranks.
+ *   nodes[k], at[k]   the k-th node this rank has, an array of size * chunk elements;
+ *                     ascending, together exactly its part_leaves; overwritten (scratch)
+ *   own (chunk)       the root's sum of this rank's chunk; may be at[0] + rank * chunk
+ * When size is a power of two and every rank has one node of one size: log2(size)
+ * exchanges with rank xor 1, 2, 4, ... halving the data each time.  Else each rank sends
+ * each other rank its chunk of every node, and the owner joins them.
+ */
+kr_status comm_reduce_tree(struct comm *c, int64_t leaves, const struct tree_node *nodes,
+                           void *const *at, int count, void *own, int64_t chunk,
+                           enum kern_dtype type);
+
+/* [collective] [queued] all[r * chunk ...] = own of rank r; own may be its place in all. */
+kr_status comm_all_gather(struct comm *c, const void *own, void *all, int64_t chunk,
+                          enum kern_dtype type);
+
+/* [collective] [queued] Everyone gets rank root's bytes. */
+kr_status comm_broadcast(struct comm *c, void *at, int64_t bytes, int32_t root);
+
+/* [local] Since comm_open: bytes this rank has sent in queued collectives and seconds its
+ * queue has spent in them. */
+void comm_totals(const struct comm *c, double *bytes, double *seconds);
+
+#endif

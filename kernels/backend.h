@@ -1,0 +1,44 @@
+/*
+ * backend.h - what a back end provides.  For kernels/ itself; callers use device.h.
+ *
+ * A host back end (cpu, cpu64, guard) shares queues, events and copies of host.c and
+ * brings a table of operations and, if it wants, its own memory and a gate that opens
+ * and closes it around every operation.  A GPU back end brings all of them.
+ */
+#ifndef KERN_BACKEND_H
+#define KERN_BACKEND_H
+
+#include "kernels/kernels.h"
+
+struct kern_backend {
+    const char *name;
+    enum kern_dtype type;
+    bool is_host;
+    const struct kern_ops *ops;
+    kr_status (*open)(void **state, int local_rank, int threads); /* opt */
+    void (*close)(void *state);                                   /* opt */
+    const char *(*describe)(void *state);
+    kr_status (*alloc)(void *state, void **at, size_t bytes, const char *what);
+    void (*free)(void *state, void *at);
+    /* opt: called around every operation, copy and host call; may nest and may come from
+     * several threads */
+    void (*enter)(void *state);
+    void (*leave)(void *state);
+
+    /* Queues and events. */
+    kr_status (*queue_open)(void *state, void **stream, enum kern_queue_kind kind);
+    void (*queue_close)(void *stream);
+    kr_status (*upload)(void *stream, void *device, const void *host, size_t bytes);
+    kr_status (*download)(void *stream, void *host, const void *device, size_t bytes);
+    kr_status (*call)(void *stream, kern_host_fn fn, const void *arg, size_t bytes);
+    kr_status (*sync)(void *stream);
+    double (*stalled)(void *stream);
+    kr_status (*event_open)(void *state, void **event);
+    void (*event_close)(void *event);
+    kr_status (*event_record)(void *event, void *stream);
+    kr_status (*event_wait)(void *event, void *stream);
+};
+
+extern const struct kern_backend kern_cpu_backend, kern_cpu64_backend, kern_guard_backend;
+
+#endif

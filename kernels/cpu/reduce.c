@@ -1,0 +1,46 @@
+/* reduce.c - sums in one order. */
+#include "kernels/cpu/ops.h"
+
+/* Pairwise over blocks of 128: the error grows with log n, the order is fixed. */
+static double pairwise(const real *x, int64_t n)
+{
+    if (n <= 128) {
+        double sum = 0;
+
+        for (int64_t i = 0; i < n; i++)
+            sum += (double)x[i];
+        return sum;
+    }
+    return pairwise(x, n / 2) + pairwise(x + n / 2, n - n / 2);
+}
+
+kr_status CPU(sum)(void *stream, double *out, struct kern_mat x)
+{
+    (void)stream;
+    *out = pairwise(row(x, 0), x.cols);
+    return KR_OK;
+}
+
+static double squares(const real *x, int64_t n)
+{
+    double sum = 0;
+
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sum;
+}
+
+kr_status CPU(sumsq)(void *stream, double *out, struct kern_mat x)
+{
+    int64_t blocks = (x.cols + KERN_SUM_BLOCK - 1) / KERN_SUM_BLOCK;
+
+#pragma omp parallel for num_threads(team(stream, x.cols))
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t left = x.cols - b * KERN_SUM_BLOCK;
+
+        out[b] = squares(row(x, 0) + b * KERN_SUM_BLOCK,
+                         left < KERN_SUM_BLOCK ? left : KERN_SUM_BLOCK);
+    }
+    return KR_OK;
+}

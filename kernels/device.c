@@ -1,0 +1,154 @@
+/* device.c - front of device.h: a table of back ends. */
+#include "kernels/device.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "kernels/backend.h"
+#include "kernels/handles.h"
+
+static const struct kern_backend *const backends[] = {
+    &kern_cpu_backend,
+    &kern_cpu64_backend,
+    &kern_guard_backend,
+};
+
+static const struct kern_backend *find(const char *name)
+{
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
+        if (strcmp(backends[i]->name, name) == 0) return backends[i];
+    return NULL;
+}
+
+kr_status kern_device_open(struct kern_device **out, const char *name, int local_rank,
+                           int threads)
+{
+    const struct kern_backend *back = find(name);
+    struct kern_device *d = NULL;
+    kr_status st = KR_OK;
+
+    if (!back)
+        return KR_FAIL(KR_ERR_ARG, "run.device = %s: this program has cpu, guard and cpu64",
+                       name);
+    TRY(mem_alloc(&d, 1, sizeof *d, "device"));
+    d->back = back;
+    if (back->open) st = back->open(&d->state, local_rank, threads);
+    if (st == KR_OK)
+        *out = d;
+    else
+        mem_free(d);
+    return st;
+}
+
+void kern_device_close(struct kern_device *d)
+{
+    if (!d) return;
+    if (d->back->close) d->back->close(d->state);
+    mem_free(d);
+}
+
+const char *kern_device_name(const struct kern_device *d) { return d->back->name; }
+enum kern_dtype kern_device_type(const struct kern_device *d) { return d->back->type; }
+bool kern_device_is_host(const struct kern_device *d) { return d->back->is_host; }
+const char *kern_device_describe(const struct kern_device *d)
+{
+    return d->back->describe(d->state);
+}
+
+size_t kern_dtype_bytes(enum kern_dtype t)
+{
+    return t == KERN_F64 ? 8 : t == KERN_F32 ? 4 : 2;
+}
+
+kr_status kern_alloc(struct kern_device *d, void *out, size_t bytes, const char *what)
+{
+    void *at = NULL;
+
+    if (bytes) TRY(d->back->alloc(d->state, &at, bytes, what));
+    memcpy(out, &at, sizeof at);
+    return KR_OK;
+}
+
+void kern_free(struct kern_device *d, void *at)
+{
+    if (at) d->back->free(d->state, at);
+}
+
+kr_status kern_queue_open(struct kern_queue **out, struct kern_device *d,
+                          enum kern_queue_kind kind)
+{
+    struct kern_queue *q = NULL;
+    kr_status st;
+
+    TRY(mem_alloc(&q, 1, sizeof *q, "queue"));
+    q->device = d;
+    st = d->back->queue_open(d->state, &q->stream, kind);
+    if (st == KR_OK)
+        *out = q;
+    else
+        mem_free(q);
+    return st;
+}
+
+void kern_queue_close(struct kern_queue *q)
+{
+    if (!q) return;
+    q->device->back->queue_close(q->stream);
+    mem_free(q);
+}
+
+struct kern_device *kern_queue_device(const struct kern_queue *q) { return q->device; }
+
+kr_status kern_upload(struct kern_queue *q, void *device, const void *host, size_t bytes)
+{
+    return bytes ? q->device->back->upload(q->stream, device, host, bytes) : KR_OK;
+}
+
+kr_status kern_download(struct kern_queue *q, void *host, const void *device, size_t bytes)
+{
+    return bytes ? q->device->back->download(q->stream, host, device, bytes) : KR_OK;
+}
+
+kr_status kern_queue_call(struct kern_queue *q, kern_host_fn fn, const void *arg,
+                          size_t arg_bytes)
+{
+    return q->device->back->call(q->stream, fn, arg, arg_bytes);
+}
+
+kr_status kern_queue_sync(struct kern_queue *q) { return q->device->back->sync(q->stream); }
+double kern_queue_stalled(struct kern_queue *q)
+{
+    return q->device->back->stalled(q->stream);
+}
+
+kr_status kern_event_open(struct kern_event **out, struct kern_device *d)
+{
+    struct kern_event *e = NULL;
+    kr_status st;
+
+    TRY(mem_alloc(&e, 1, sizeof *e, "event"));
+    e->device = d;
+    st = d->back->event_open(d->state, &e->event);
+    if (st == KR_OK)
+        *out = e;
+    else
+        mem_free(e);
+    return st;
+}
+
+void kern_event_close(struct kern_event *e)
+{
+    if (!e) return;
+    e->device->back->event_close(e->event);
+    mem_free(e);
+}
+
+kr_status kern_event_record(struct kern_event *e, struct kern_queue *q)
+{
+    return e->device->back->event_record(e->event, q->stream);
+}
+
+kr_status kern_event_wait(struct kern_event *e, struct kern_queue *q)
+{
+    return e->device->back->event_wait(e->event, q->stream);
+}

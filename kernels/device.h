@@ -1,0 +1,97 @@
+/*
+ * device.h - where arithmetic happens: memory, queues, events.
+ *
+ * Devices, by name:
+ *   "cpu"    the everyday CPU back end, fp32
+ *   "cpu64"  the same source text in double precision, for tests of gradients
+ *   "guard"  cpu, but its memory is unreadable outside a kernel and filled with NaN when
+ *            fresh: a trainer that peeks at device memory crashes on any laptop
+ *   "cuda"   the GPU numbered by the local rank
+ *
+ * Work is enqueued on queues and runs in order within one; events order queues among
+ * each other.  The compute queue of a CPU device runs each call at once, on the calling
+ * thread; a background queue is a thread, so that communication overlaps computation
+ * there as it does on a GPU.  Background queues of CPU devices carry copies and host
+ * calls, no kernels.
+ *
+ * Marks: [queued] runs in the order of the queue: its operands must stay as they are
+ * until the queue has passed it.  [local] at once.
+ *
+ * Errors of queued work stick to the queue: the first one is returned by every later
+ * kern_queue_sync of that queue and by waits for its events.
+ */
+#ifndef KERN_DEVICE_H
+#define KERN_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum kern_dtype { KERN_F32, KERN_F64, KERN_BF16 };
+
+struct kern_device; /* opaque */
+struct kern_queue;  /* opaque; belongs to a device */
+struct kern_event;  /* opaque; belongs to a device */
+struct kern_ops;    /* kernels.h */
+
+enum kern_queue_kind { KERN_QUEUE_COMPUTE, KERN_QUEUE_BACKGROUND };
+
+/* [local] Open a device.  local_rank chooses among several of a kind; threads (>= 1) is
+ * how many CPU threads kernels may use.  KR_ERR_ARG: no such kind in this program;
+ * KR_ERR_DEVICE: there is none, or it is too old (the line says which). */
+kr_status kern_device_open(struct kern_device **out, const char *name, int local_rank,
+                           int threads);
+void kern_device_close(struct kern_device *d); /* after all its queues; NULL is fine */
+
+const char *kern_device_name(const struct kern_device *d);     /* "cpu" */
+const char *kern_device_describe(const struct kern_device *d); /* processor, matmul library */
+enum kern_dtype kern_device_type(const struct kern_device *d); /* of weights and gradients */
+size_t kern_dtype_bytes(enum kern_dtype t);
+bool kern_device_is_host(const struct kern_device *d); /* memory that MPI can read */
+
+/* [local] Device memory, aligned to at least 256 bytes.  The contents are unspecified
+ * (guard: NaN).  bytes == 0 gives NULL. */
+kr_status kern_alloc(struct kern_device *d, void *out, size_t bytes, const char *what);
+void kern_free(struct kern_device *d, void *at);
+
+/* [local] */
+kr_status kern_queue_open(struct kern_queue **out, struct kern_device *d,
+                          enum kern_queue_kind kind);
+void kern_queue_close(struct kern_queue *q); /* drains it first; NULL is fine */
+struct kern_device *kern_queue_device(const struct kern_queue *q);
+
+/* [queued] Copies between host and device.  Host memory may be reused after a sync. */
+kr_status kern_upload(struct kern_queue *q, void *device, const void *host, size_t bytes);
+kr_status kern_download(struct kern_queue *q, void *host, const void *device, size_t bytes);
+
+/* [queued] Run a host function in the order of the queue.  `arg` bytes are copied.  While
+ * it runs, host devices have their memory open, so it may read and write device memory
+ * (this is how MPI reaches it).  A failure sticks to the queue. */
+typedef kr_status (*kern_host_fn)(void *arg);
+kr_status kern_queue_call(struct kern_queue *q, kern_host_fn fn, const void *arg,
+                          size_t arg_bytes);
+
+/* [local] Wait until the queue is empty; returns its first error. */
+kr_status kern_queue_sync(struct kern_queue *q);
+
+/* [local] Seconds this queue has stood still in kern_event_wait since it was opened. */
+double kern_queue_stalled(struct kern_queue *q);
+
+/* [local] An event that counts as already reached until first recorded. */
+kr_status kern_event_open(struct kern_event **out, struct kern_device *d);
+void kern_event_close(struct kern_event *e);
+/* [queued] Reached when all work enqueued on q before has run; re-records. */
+kr_status kern_event_record(struct kern_event *e, struct kern_queue *q);
+/* [queued] q goes on only when e is reached.  Fails if the recording queue has failed. */
+kr_status kern_event_wait(struct kern_event *e, struct kern_queue *q);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

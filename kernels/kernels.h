@@ -1,0 +1,248 @@
+/*
+ * kernels.h - the operations of a transformer, for one device.
+ *
+ * Every tensor is a matrix view: rows are tokens, columns are channels, heads are a way
+ * to read columns.  Letters in shapes: N tokens (sequences times their length), T length
+ * of a sequence, C channels, V vocabulary, F width of the MLP, H query heads, K key/value
+ * heads, D head size.
+ *
+ * All operations are [queued] on q.  The front doors below check types and shapes once
+ * (KR_ERR_ARG, one line, nothing enqueued) and call the table of q's device; entries
+ * of the table trust their arguments.  A view with at == NULL means "there is none": a
+ * missing bias, a gradient nobody wants.
+ *
+ * Unless said otherwise, matrices are of the device's type and outputs may not overlap
+ * inputs.  `add`: false overwrites the output, true adds to what is there.
+ *
+ * The same input gives the same bits, on any number of threads: every sum has one order,
+ * fixed by the shapes.  docs/numerics.md says which order.
+ */
+#ifndef KERN_KERNELS_H
+#define KERN_KERNELS_H
+
+#include "kernels/device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A view; owns nothing.  ld: elements from one row to the next, >= cols. */
+struct kern_mat {
+    void *at;
+    int64_t rows, cols, ld;
+    enum kern_dtype type;
+};
+
+enum kern_norm { KERN_LAYERNORM, KERN_RMSNORM };
+enum kern_act { KERN_GELU_TANH, KERN_SWIGLU };
+enum kern_pairing { KERN_ROPE_HALF, KERN_ROPE_INTERLEAVED };
+enum { KERN_IGNORE = -100 };      /* a label that carries no loss */
+enum { KERN_SUM_BLOCK = 4096 };   /* elements, see kern_sumsq */
+
+/* How rows of qkv (N, (H + 2K) D) are read: H query heads, then K key heads, then K value
+ * heads; query head h uses key/value head h / (H / K).  N = whole sequences of T rows. */
+struct kern_heads {
+    int64_t heads, kv_heads, head_dim, seq;
+    double scale;            /* of the scores, 1 / sqrt(D) */
+    const float *slopes;     /* device, (H), ALiBi: scores += slope * (j - i); or NULL */
+};
+
+struct kern_adamw {
+    double lr, beta1, beta2, eps, weight_decay;
+    double correct1, correct2; /* 1 - beta1^t, 1 - beta2^t */
+    double grad_scale;         /* multiplies every gradient: clipping, token count */
+};
+
+static inline struct kern_mat kern_mat(void *at, int64_t rows, int64_t cols,
+                                       enum kern_dtype type)
+{
+    struct kern_mat m = { at, rows, cols, cols, type };
+
+    return m;
+}
+
+static const struct kern_mat kern_none = { 0 };
+
+/* Views into a view. */
+struct kern_mat kern_rows(struct kern_mat m, int64_t first, int64_t count);
+struct kern_mat kern_cols(struct kern_mat m, int64_t first, int64_t count);
+
+/* y (N, C) = value. */
+kr_status kern_fill(struct kern_queue *q, struct kern_mat y, double value);
+
+/* y (N, C) = x. */
+kr_status kern_copy(struct kern_queue *q, struct kern_mat y, struct kern_mat x);
+
+/* y = a + b, all (N, C); y may be a or b. */
+kr_status kern_add(struct kern_queue *q, struct kern_mat y, struct kern_mat a,
+                   struct kern_mat b);
+
+/*
+ * y = x w^T + b:   y (N, O)  x (N, I)  w (O, I)  b (1, O) or none.
+ * `add` adds to y instead (residual).
+ */
+kr_status kern_linear_fwd(struct kern_queue *q, struct kern_mat y, struct kern_mat x,
+                          struct kern_mat w, struct kern_mat b, bool add);
+
+/* dx (N, I) [+]= dy (N, O) w (O, I). */
+kr_status kern_linear_bwd_x(struct kern_queue *q, struct kern_mat dx, struct kern_mat dy,
+                            struct kern_mat w, bool add);
+
+/* dw (O, I) [+]= dy^T x;  db (1, O) or none [+]= sum of the rows of dy, in order. */
+kr_status kern_linear_bwd_w(struct kern_queue *q, struct kern_mat dw, struct kern_mat db,
+                            struct kern_mat dy, struct kern_mat x, bool add);
+
+/*
+ * x (N, C) = wte (V, C) row token[n] + wpe (P, C) row n mod T, wpe may be none.
+ * token: device, N of int32, each in 0 .. V-1 (the caller has checked).  T <= P.
+ */
+kr_status kern_embed_fwd(struct kern_queue *q, struct kern_mat x, const int32_t *token,
+                         struct kern_mat wte, struct kern_mat wpe, int64_t seq);
+
+/* dwte[token[n]] += dx[n], in the order of n; dwpe[n mod T] [+]= dx[n] in the order of n.
+ * `add` as above; false clears dwte and dwpe first. */
+kr_status kern_embed_bwd(struct kern_queue *q, struct kern_mat dwte, struct kern_mat dwpe,
+                         const int32_t *token, struct kern_mat dx, int64_t seq, bool add);
+
+/*
+ * Row by row:  LayerNorm  y = (x - mean) * r * w + b,  r = 1 / sqrt(var + eps)
+ *              RMSNorm    y = x * r * w,               r = 1 / sqrt(mean(x^2) + eps)
+ * stats (2, N): mean (LayerNorm only) and r, kept for the backward.  w, b (1, C); b may
+ * be none.
+ */
+kr_status kern_norm_fwd(struct kern_queue *q, enum kern_norm kind, struct kern_mat y,
+                        struct kern_mat stats, struct kern_mat x, struct kern_mat w,
+                        struct kern_mat b, double eps);
+
+/*
+ * With xh = (x - mean) r and g = dy * w:
+ *   LayerNorm  dx [+]= r (g - mean(g) - xh mean(g xh))
+ *   RMSNorm    dx [+]= r (g - xh mean(g xh))          (mean = 0)
+ *   dw [+]= sum of the rows of dy xh;  db [+]= sum of the rows of dy; in row order.
+ * add_dx and add_dw as `add`.  dx may be dy.
+ */
+kr_status kern_norm_bwd(struct kern_queue *q, enum kern_norm kind, struct kern_mat dx,
+                        bool add_dx, struct kern_mat dw, struct kern_mat db, bool add_dw,
+                        struct kern_mat dy, struct kern_mat x, struct kern_mat w,
+                        struct kern_mat stats);
+
+/*
+ * GELU_TANH  y = u/2 (1 + tanh(sqrt(2/pi) (u + 0.044715 u^3)))     u (N, F)   y (N, F)
+ * SWIGLU     y = silu(gate) * up;  u = [gate | up]                 u (N, 2F)  y (N, F)
+ */
+kr_status kern_act_fwd(struct kern_queue *q, enum kern_act kind, struct kern_mat y,
+                       struct kern_mat u);
+/* du of the shape of u; du may be u itself. */
+kr_status kern_act_bwd(struct kern_queue *q, enum kern_act kind, struct kern_mat du,
+                       struct kern_mat dy, struct kern_mat u);
+
+/*
+ * Rotate `heads` heads of size D that lie side by side in x (N, heads * D), in place.
+ * Row n has position n mod T.  table (T, R): cos of R/2 angles, then sin; the first R
+ * dims of each head turn, the rest stays.  Pair (a, b) -> (a cos - b sin, b cos + a sin),
+ * a and b are dims (i, i + R/2) for HALF, (2i, 2i + 1) for INTERLEAVED.  `inverse` turns
+ * back: the backward.
+ */
+kr_status kern_rope(struct kern_queue *q, struct kern_mat x, struct kern_mat table,
+                    int64_t heads, int64_t head_dim, int64_t seq,
+                    enum kern_pairing pairing, bool inverse);
+
+/*
+ * Causal attention, tiled, with online softmax; no T x T matrix is ever stored.
+ *   out (N, H D)   lse (H, N) log of the sum of exp(scores), for the backward
+ *   qkv (N, (H + 2K) D)
+ */
+kr_status kern_attention_fwd(struct kern_queue *q, struct kern_mat out,
+                             struct kern_mat lse, struct kern_mat qkv,
+                             const struct kern_heads *h);
+
+/*
+ * With P = exp(scores - lse), Delta_i = dout_i . out_i, dS = P (dout V^T - Delta):
+ *   dV = P^T dout   dQ = scale dS K   dK = scale dS^T Q
+ * dK and dV sum over the H / K query heads of a group, in order.
+ *   dqkv as qkv, overwritten   delta (H, N) scratch   dout, out (N, H D)
+ */
+kr_status kern_attention_bwd(struct kern_queue *q, struct kern_mat dqkv,
+                             struct kern_mat delta, struct kern_mat dout,
+                             struct kern_mat qkv, struct kern_mat out,
+                             struct kern_mat lse, const struct kern_heads *h);
+
+/*
+ * Per row n: loss[n] = log sum exp(logits[n]) - logits[n, label[n]], 0 where label[n] is
+ * KERN_IGNORE; dlogits[n] = grad_scale * (softmax - one hot), 0 where ignored.
+ *   loss (1, N)   dlogits (N, V) or none, may be logits   label: device, N of int32
+ */
+kr_status kern_cross_entropy(struct kern_queue *q, struct kern_mat loss,
+                             struct kern_mat dlogits, struct kern_mat logits,
+                             const int32_t *label, double grad_scale);
+
+/* out[0] (device, double) = sum of x (1, n), pairwise over fixed blocks. */
+kr_status kern_sum(struct kern_queue *q, double *out, struct kern_mat x);
+
+/* out[i] (device, doubles) = sum of squares of elements i * KERN_SUM_BLOCK ... of x
+ * (1, n); the last block may be short.  Blocks lie at fixed places, so whoever owns
+ * whole blocks computes the same numbers.  NaN and inf come through. */
+kr_status kern_sumsq(struct kern_queue *q, double *out, struct kern_mat x);
+
+/*
+ * AdamW (Loshchilov, Hutter 2019), in place, element by element:
+ *   g' = g grad_scale   m = b1 m + (1 - b1) g'   v = b2 v + (1 - b2) g'^2
+ *   w -= lr (m / correct1 / (sqrt(v / correct2) + eps) + weight_decay w)
+ * w, m, v, g (1, n).
+ */
+kr_status kern_adamw(struct kern_queue *q, struct kern_mat w, struct kern_mat m,
+                     struct kern_mat v, struct kern_mat g, const struct kern_adamw *p);
+
+/*
+ * One table per back end.  Entries have the meaning of the front doors above.  Entries
+ * marked opt may be NULL; the front door then composes them from others.
+ */
+struct kern_ops {
+    const char *name;
+    kr_status (*fill)(void *stream, struct kern_mat y, double value);
+    kr_status (*copy)(void *stream, struct kern_mat y, struct kern_mat x);
+    kr_status (*add)(void *stream, struct kern_mat y, struct kern_mat a, struct kern_mat b);
+    /* c (M, N) [+]= op(a) op(b); ta: a is (K, M), read transposed; tb: b is (N, K) */
+    kr_status (*matmul)(void *stream, struct kern_mat c, struct kern_mat a, bool ta,
+                        struct kern_mat b, bool tb, bool add);
+    kr_status (*add_bias)(void *stream, struct kern_mat y, struct kern_mat b);
+    kr_status (*sum_rows)(void *stream, struct kern_mat db, struct kern_mat dy, bool add);
+    /* opt: matmul and bias in one */
+    kr_status (*linear_fwd)(void *stream, struct kern_mat y, struct kern_mat x,
+                            struct kern_mat w, struct kern_mat b, bool add);
+    kr_status (*embed_fwd)(void *stream, struct kern_mat x, const int32_t *token,
+                           struct kern_mat wte, struct kern_mat wpe, int64_t seq);
+    kr_status (*embed_bwd)(void *stream, struct kern_mat dwte, struct kern_mat dwpe,
+                           const int32_t *token, struct kern_mat dx, int64_t seq);
+    kr_status (*norm_fwd)(void *stream, enum kern_norm kind, struct kern_mat y,
+                          struct kern_mat stats, struct kern_mat x, struct kern_mat w,
+                          struct kern_mat b, double eps);
+    kr_status (*norm_bwd)(void *stream, enum kern_norm kind, struct kern_mat dx, bool add_dx,
+                          struct kern_mat dw, struct kern_mat db, bool add_dw,
+                          struct kern_mat dy, struct kern_mat x, struct kern_mat w,
+                          struct kern_mat stats);
+    kr_status (*act_fwd)(void *stream, enum kern_act kind, struct kern_mat y,
+                         struct kern_mat u);
+    kr_status (*act_bwd)(void *stream, enum kern_act kind, struct kern_mat du,
+                         struct kern_mat dy, struct kern_mat u);
+    kr_status (*rope)(void *stream, struct kern_mat x, struct kern_mat table, int64_t heads,
+                      int64_t head_dim, int64_t seq, enum kern_pairing pairing, bool inverse);
+    kr_status (*attention_fwd)(void *stream, struct kern_mat out, struct kern_mat lse,
+                               struct kern_mat qkv, const struct kern_heads *h);
+    kr_status (*attention_bwd)(void *stream, struct kern_mat dqkv, struct kern_mat delta,
+                               struct kern_mat dout, struct kern_mat qkv,
+                               struct kern_mat out, struct kern_mat lse,
+                               const struct kern_heads *h);
+    kr_status (*cross_entropy)(void *stream, struct kern_mat loss, struct kern_mat dlogits,
+                               struct kern_mat logits, const int32_t *label,
+                               double grad_scale);
+    kr_status (*sum)(void *stream, double *out, struct kern_mat x);
+    kr_status (*sumsq)(void *stream, double *out, struct kern_mat x);
+    kr_status (*adamw)(void *stream, struct kern_mat w, struct kern_mat m, struct kern_mat v,
+                       struct kern_mat g, const struct kern_adamw *p);
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,59 @@
+/*
+ * block.h - one transformer block of any family, forward and backward.
+ *
+ *   mid = x + attention(norm1(x))        out = mid + mlp(norm2(mid))
+ */
+#ifndef TRAIN_BLOCK_H
+#define TRAIN_BLOCK_H
+
+#include "trainer/model/arena.h"
+#include "trainer/model/family.h"
+#include "trainer/model/params.h"
+
+/* Views of a block's parameters, or of their gradients, in the unit's flat array.  What a
+ * family does not have is kern_none. */
+struct block_params {
+    struct kern_mat norm1, norm1_bias, qkv, qkv_bias, out, out_bias;
+    struct kern_mat norm2, norm2_bias, up, up_bias, down, down_bias;
+};
+
+/* View of parameter `name` of unit in its flat array, or kern_none. */
+struct kern_mat params_view(const struct params *p, int32_t unit, const char *name,
+                            void *flat, enum kern_dtype type);
+
+void block_params(const struct params *p, int32_t layer, void *flat, enum kern_dtype type,
+                  struct block_params *out);
+
+/* What the forward leaves for the backward; N rows. */
+struct block_acts {
+    struct kern_mat x, stats1, normed1, qkv, att, lse, mid, stats2, normed2, up, act;
+};
+
+/* What all blocks share; N rows. */
+struct block_scratch {
+    struct kern_mat d_normed, d_att, d_qkv, delta, d_up, d_act;
+};
+
+/* What a block needs to know besides. */
+struct block_env {
+    struct kern_queue *q;
+    const struct model_shape *shape;
+    struct kern_mat rope; /* table (T, R) */
+    int64_t seq;
+};
+
+void block_lay_out(struct arena *a, const struct model_shape *s, int64_t rows,
+                   struct block_acts *out);
+void block_lay_out_scratch(struct arena *a, const struct model_shape *s, int64_t rows,
+                           struct block_scratch *out);
+
+/* a->x is set; out (N, C) is written. */
+kr_status block_fwd(const struct block_env *e, const struct block_params *w,
+                    const struct block_acts *a, struct kern_mat out);
+
+/* d (N, C): gradient of out on entry, of x on return.  add: to the gradients in g. */
+kr_status block_bwd(const struct block_env *e, const struct block_params *w,
+                    const struct block_params *g, bool add, const struct block_acts *a,
+                    const struct block_scratch *s, struct kern_mat d);
+
+#endif

@@ -1,0 +1,430 @@
+/* model.c - embedding, blocks, head. */
+#include "trainer/model/model.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "trainer/model/block.h"
+
+/* The head's logits exist for so many elements at a time. */
+enum { CHUNK_ELEMENTS = 1 << 24, CHUNK_ROWS = 64 };
+
+struct model {
+    struct model_shape shape;
+    const struct params *params;
+    struct kern_queue *q;
+    struct kern_device *device;
+    enum kern_dtype type;
+    bool train;
+    int64_t rows, chunk; /* most tokens; rows of logits at a time */
+    void *block;         /* device memory of everything below */
+    size_t bytes;
+    struct block_acts *acts; /* of each layer, or one shared by all */
+    struct block_scratch scratch;
+    struct kern_mat rope, last, stats, normed, d, d_normed, logits, loss;
+};
+
+/* ---- layout ---------------------------------------------------------------------------- */
+
+static const struct block_acts *acts_of(const struct model *m, int64_t layer)
+{
+    return &m->acts[m->train ? layer : 0];
+}
+
+static void lay_out(struct model *m, struct arena *a)
+{
+    const struct model_shape *s = &m->shape;
+    int64_t kept = m->train ? s->layers : 1;
+
+    m->rope = arena_mat(a, s->context, model_rope_dims(s));
+    for (int64_t l = 0; l < kept; l++)
+        block_lay_out(a, s, m->rows, &m->acts[l]);
+    m->last = arena_mat(a, m->rows, s->dim);
+    m->stats = arena_mat(a, 2, m->rows);
+    m->normed = arena_mat(a, m->rows, s->dim);
+    m->logits = arena_mat(a, m->chunk, s->vocab);
+    m->loss = arena_mat(a, 1, m->rows);
+    if (!m->train) return;
+    block_lay_out_scratch(a, s, m->rows, &m->scratch);
+    m->d = arena_mat(a, m->rows, s->dim);
+    m->d_normed = arena_mat(a, m->rows, s->dim);
+}
+
+/* cos and sin of position * frequency, in double, rounded once. */
+static kr_status fill_rope(struct model *m)
+{
+    int64_t dims = model_rope_dims(&m->shape), half = dims / 2, rows = m->shape.context;
+    size_t count = (size_t)(rows * dims), elem = kern_dtype_bytes(m->type);
+    double *omega = NULL, *wide = NULL;
+    float *narrow = NULL;
+    kr_status st = KR_OK;
+
+    if (dims == 0) return KR_OK;
+    TRY_OR(st, mem_alloc(&omega, (size_t)half, sizeof *omega, "frequencies"), done);
+    TRY_OR(st, mem_alloc(&wide, count, sizeof *wide, "angles"), done);
+    TRY_OR(st, mem_alloc(&narrow, count, sizeof *narrow, "angles"), done);
+    model_rope_frequencies(&m->shape, omega);
+    for (int64_t i = 0; i < rows * half; i++) {
+        int64_t at = i / half * dims + i % half;
+        double angle = (double)(i / half) * omega[i % half];
+
+        wide[at] = cos(angle);
+        wide[at + half] = sin(angle);
+    }
+    for (size_t i = 0; i < count; i++)
+        narrow[i] = (float)wide[i];
+    TRY_OR(st, kern_upload(m->q, m->rope.at,
+                           m->type == KERN_F64 ? (void *)wide : (void *)narrow,
+                           count * elem), done);
+    st = kern_queue_sync(m->q);
+done:
+    mem_free(omega);
+    mem_free(wide);
+    mem_free(narrow);
+    return st;
+}
+
+static int64_t chunk_rows(int64_t rows, int64_t vocab)
+{
+    int64_t fit = CHUNK_ELEMENTS / vocab / CHUNK_ROWS * CHUNK_ROWS;
+
+    if (fit < CHUNK_ROWS) fit = CHUNK_ROWS;
+    return fit < rows ? fit : rows;
+}
+
+kr_status model_open(struct model **out, const struct model_shape *shape,
+                     const struct params *params, struct kern_queue *q, int64_t sequences,
+                     bool train)
+{
+    struct model *m = NULL;
+    struct arena a = { 0 };
+    kr_status st;
+
+    TRY(mem_alloc(&m, 1, sizeof *m, "model"));
+    m->shape = *shape;
+    m->params = params;
+    m->q = q;
+    m->device = kern_queue_device(q);
+    m->type = kern_device_type(m->device);
+    m->train = train;
+    m->rows = sequences * shape->context;
+    m->chunk = chunk_rows(m->rows, shape->vocab);
+    TRY_OR(st, mem_alloc(&m->acts, (size_t)(train ? shape->layers : 1), sizeof *m->acts,
+                         "list of activations"), done);
+    a.type = m->type;
+    lay_out(m, &a);
+    m->bytes = a.used;
+    TRY_OR(st, kern_alloc(m->device, &m->block, m->bytes, "activations"), done);
+    a = (struct arena){ .base = m->block, .type = m->type };
+    lay_out(m, &a);
+    TRY_OR(st, fill_rope(m), done);
+    *out = m;
+done:
+    if (st != KR_OK) model_close(m);
+    return st;
+}
+
+void model_close(struct model *m)
+{
+    if (!m) return;
+    kern_free(m->device, m->block);
+    mem_free(m->acts);
+    mem_free(m);
+}
+
+size_t model_bytes(const struct model *m) { return m->bytes; }
+
+/* ---- views for one micro-batch ---------------------------------------------------------- */
+
+/* The first n rows; of per-row tables, columns. */
+static struct kern_mat head_rows(struct kern_mat m, int64_t n) { return kern_rows(m, 0, n); }
+static struct kern_mat head_cols(struct kern_mat m, int64_t n) { return kern_cols(m, 0, n); }
+
+/* The batch may be smaller than what the model was opened for. */
+static struct block_acts cut_acts(const struct block_acts *a, int64_t n)
+{
+    return (struct block_acts){
+        head_rows(a->x, n),       head_cols(a->stats1, n),  head_rows(a->normed1, n),
+        head_rows(a->qkv, n),     head_rows(a->att, n),     head_cols(a->lse, n),
+        head_rows(a->mid, n),     head_cols(a->stats2, n),  head_rows(a->normed2, n),
+        head_rows(a->up, n),      head_rows(a->act, n),
+    };
+}
+
+static struct block_scratch cut_scratch(const struct block_scratch *s, int64_t n)
+{
+    return (struct block_scratch){
+        head_rows(s->d_normed, n), head_rows(s->d_att, n), head_rows(s->d_qkv, n),
+        head_cols(s->delta, n),    head_rows(s->d_up, n),  head_rows(s->d_act, n),
+    };
+}
+
+static struct block_env env_of(const struct model *m, const struct batch *b)
+{
+    return (struct block_env){ m->q, &m->shape, m->rope, b->seq };
+}
+
+static int64_t rows_of(const struct batch *b) { return b->sequences * b->seq; }
+
+static kr_status check_batch(const struct model *m, const struct batch *b)
+{
+    if (b->seq >= 1 && b->seq <= m->shape.context && b->sequences >= 1 &&
+        rows_of(b) <= m->rows)
+        return KR_OK;
+    return KR_FAIL(KR_ERR_ARG, "a batch of %" PRId64 " sequences of %" PRId64 " tokens",
+                   b->sequences, b->seq);
+}
+
+static struct kern_mat view(const struct model *m, int32_t unit, const char *name,
+                            void *flat)
+{
+    return params_view(m->params, unit, name, flat, m->type);
+}
+
+/* Input of layer l; of layer L, the output of the last. */
+static struct kern_mat input_of(const struct model *m, int64_t layer, int64_t n)
+{
+    return head_rows(layer == m->shape.layers ? m->last : acts_of(m, layer)->x, n);
+}
+
+/* ---- forward ---------------------------------------------------------------------------- */
+
+static kr_status embed(struct model *m, const struct weights *w, const struct batch *b)
+{
+    void *flat;
+    kr_status st;
+
+    TRY(w->acquire(w->self, 0, &flat));
+    st = kern_embed_fwd(m->q, input_of(m, 0, rows_of(b)), b->token,
+                        view(m, 0, "embed.token", flat), view(m, 0, "embed.position", flat),
+                        b->seq);
+    w->release(w->self, 0);
+    return st;
+}
+
+static kr_status forward_layer(struct model *m, const struct weights *w,
+                               const struct batch *b, int64_t layer)
+{
+    struct block_acts acts = cut_acts(acts_of(m, layer), rows_of(b));
+    struct block_env env = env_of(m, b);
+    struct kern_mat out = input_of(m, layer + 1, rows_of(b));
+    struct block_params params;
+    int unit = (int)layer + 1;
+    void *flat;
+    kr_status st;
+
+    TRY(w->acquire(w->self, unit, &flat));
+    block_params(m->params, (int32_t)layer, flat, m->type, &params);
+    st = block_fwd(&env, &params, &acts, out);
+    w->release(w->self, unit);
+    return st;
+}
+
+/* Everything up to the input of the head. */
+static kr_status forward(struct model *m, const struct weights *w, const struct batch *b)
+{
+    TRY(check_batch(m, b));
+    TRY(embed(m, w, b));
+    for (int64_t l = 0; l < m->shape.layers; l++)
+        TRY(forward_layer(m, w, b, l));
+    return KR_OK;
+}
+
+/* ---- head ------------------------------------------------------------------------------- */
+
+/* The head's matrix and norm, with the units they lie in held. */
+struct head {
+    int norm_unit, matrix_unit;
+    struct kern_mat norm, norm_bias, matrix;
+};
+
+static const char *matrix_name(const struct model *m)
+{
+    return m->shape.family->tied ? "embed.token" : "head.weight";
+}
+
+static kr_status acquire_head(struct model *m, const struct weights *w, struct head *out)
+{
+    struct head h = { .norm_unit = m->params->units - 1 };
+    void *flat;
+    kr_status st;
+
+    h.matrix_unit = m->shape.family->tied ? 0 : h.norm_unit;
+    TRY(w->acquire(w->self, h.norm_unit, &flat));
+    h.norm = view(m, h.norm_unit, "norm.weight", flat);
+    h.norm_bias = view(m, h.norm_unit, "norm.bias", flat);
+    st = w->acquire(w->self, h.matrix_unit, &flat);
+    if (st != KR_OK) {
+        w->release(w->self, h.norm_unit);
+        return st;
+    }
+    h.matrix = view(m, h.matrix_unit, matrix_name(m), flat);
+    *out = h;
+    return KR_OK;
+}
+
+static void release_head(const struct weights *w, const struct head *h)
+{
+    w->release(w->self, h->matrix_unit);
+    w->release(w->self, h->norm_unit);
+}
+
+static kr_status norm_last(struct model *m, const struct head *h, int64_t n)
+{
+    const struct family *f = m->shape.family;
+
+    return kern_norm_fwd(m->q, f->norm, head_rows(m->normed, n), head_cols(m->stats, n),
+                         head_rows(m->last, n), h->norm, h->norm_bias, f->norm_eps);
+}
+
+/* Logits and losses of rows at .. at + n; their gradient too if grad_scale is not 0. */
+static kr_status chunk_loss(struct model *m, const struct head *h, const struct batch *b,
+                            int64_t at, int64_t n, double grad_scale)
+{
+    struct kern_mat logits = head_rows(m->logits, n), x = kern_rows(m->normed, at, n);
+
+    TRY(kern_linear_fwd(m->q, logits, x, h->matrix, kern_none, false));
+    return kern_cross_entropy(m->q, kern_cols(m->loss, at, n),
+                              grad_scale != 0 ? logits : kern_none, logits, b->label + at,
+                              grad_scale);
+}
+
+static int64_t chunk_len(const struct model *m, int64_t at, int64_t rows)
+{
+    return rows - at < m->chunk ? rows - at : m->chunk;
+}
+
+static kr_status head_eval(struct model *m, const struct weights *w, const struct batch *b)
+{
+    int64_t rows = rows_of(b);
+    struct head h;
+    kr_status st;
+
+    TRY(acquire_head(m, w, &h));
+    TRY_OR(st, norm_last(m, &h, rows), done);
+    for (int64_t at = 0; at < rows; at += m->chunk)
+        TRY_OR(st, chunk_loss(m, &h, b, at, chunk_len(m, at, rows), 0), done);
+done:
+    release_head(w, &h);
+    return st;
+}
+
+/* Forward and backward of the head, chunk by chunk; leaves d: the gradient of `last`. */
+static kr_status head_train(struct model *m, const struct weights *w, const struct batch *b,
+                            double grad_scale, const struct head *h)
+{
+    int64_t rows = rows_of(b);
+    struct kern_mat dw;
+    void *norm_flat, *matrix_flat;
+    bool add, add_matrix;
+
+    TRY(w->grads(w->self, h->norm_unit, &norm_flat, &add));
+    TRY(w->grads(w->self, h->matrix_unit, &matrix_flat, &add_matrix));
+    dw = view(m, h->matrix_unit, matrix_name(m), matrix_flat);
+    TRY(norm_last(m, h, rows));
+    for (int64_t at = 0; at < rows; at += m->chunk) {
+        int64_t n = chunk_len(m, at, rows);
+        struct kern_mat dlogits = head_rows(m->logits, n);
+
+        TRY(chunk_loss(m, h, b, at, n, grad_scale));
+        TRY(kern_linear_bwd_x(m->q, kern_rows(m->d_normed, at, n), dlogits, h->matrix,
+                              false));
+        TRY(kern_linear_bwd_w(m->q, dw, kern_none, dlogits, kern_rows(m->normed, at, n),
+                              add_matrix || at > 0));
+    }
+    return kern_norm_bwd(m->q, m->shape.family->norm, head_rows(m->d, rows), false,
+                         view(m, h->norm_unit, "norm.weight", norm_flat),
+                         view(m, h->norm_unit, "norm.bias", norm_flat), add,
+                         head_rows(m->d_normed, rows), head_rows(m->last, rows), h->norm,
+                         head_cols(m->stats, rows));
+}
+
+/* ---- backward --------------------------------------------------------------------------- */
+
+static kr_status backward_layer(struct model *m, const struct weights *w,
+                                const struct batch *b, int64_t layer)
+{
+    struct block_acts acts = cut_acts(acts_of(m, layer), rows_of(b));
+    struct block_scratch scratch = cut_scratch(&m->scratch, rows_of(b));
+    struct block_env env = env_of(m, b);
+    struct block_params params, grads;
+    int unit = (int)layer + 1;
+    void *flat, *grad_flat;
+    bool add;
+    kr_status st;
+
+    TRY(w->acquire(w->self, unit, &flat));
+    TRY_OR(st, w->grads(w->self, unit, &grad_flat, &add), done);
+    block_params(m->params, (int32_t)layer, flat, m->type, &params);
+    block_params(m->params, (int32_t)layer, grad_flat, m->type, &grads);
+    TRY_OR(st, block_bwd(&env, &params, &grads, add, &acts, &scratch,
+                         head_rows(m->d, rows_of(b))), done);
+    st = w->grads_ready(w->self, unit);
+done:
+    w->release(w->self, unit);
+    return st;
+}
+
+static kr_status backward_embed(struct model *m, const struct weights *w,
+                                const struct batch *b)
+{
+    bool tied = m->shape.family->tied, add;
+    struct kern_mat d_token, d_position;
+    void *flat;
+
+    TRY(w->grads(w->self, 0, &flat, &add));
+    d_token = view(m, 0, "embed.token", flat);
+    d_position = view(m, 0, "embed.position", flat);
+    /* a tied matrix has the head's gradient already */
+    if (tied && !add && d_position.at) TRY(kern_fill(m->q, d_position, 0));
+    TRY(kern_embed_bwd(m->q, d_token, d_position, b->token, head_rows(m->d, rows_of(b)),
+                       b->seq, add || tied));
+    return w->grads_ready(w->self, 0);
+}
+
+/* ---- front doors ------------------------------------------------------------------------ */
+
+kr_status model_eval(struct model *m, const struct weights *w, const struct batch *b,
+                     double *loss)
+{
+    TRY(forward(m, w, b));
+    TRY(head_eval(m, w, b));
+    return kern_sum(m->q, loss, head_cols(m->loss, rows_of(b)));
+}
+
+kr_status model_train(struct model *m, const struct weights *w, const struct batch *b,
+                      double grad_scale, double *loss)
+{
+    struct head h;
+    kr_status st;
+
+    TRY(forward(m, w, b));
+    TRY(acquire_head(m, w, &h));
+    st = head_train(m, w, b, grad_scale, &h);
+    if (st == KR_OK) st = w->grads_ready(w->self, h.norm_unit);
+    release_head(w, &h);
+    if (st != KR_OK) return st;
+    for (int64_t l = m->shape.layers - 1; l >= 0; l--)
+        TRY(backward_layer(m, w, b, l));
+    TRY(backward_embed(m, w, b));
+    return kern_sum(m->q, loss, head_cols(m->loss, rows_of(b)));
+}
+
+kr_status model_logits(struct model *m, const struct weights *w, const struct batch *b,
+                       struct kern_mat logits)
+{
+    int64_t rows = rows_of(b);
+    struct head h;
+    kr_status st;
+
+    TRY(forward(m, w, b));
+    TRY(acquire_head(m, w, &h));
+    TRY_OR(st, norm_last(m, &h, rows), done);
+    st = kern_linear_fwd(m->q, logits, kern_rows(m->normed, rows - 1, 1), h.matrix, kern_none,
+                         false);
+done:
+    release_head(w, &h);
+    return st;
+}

@@ -1,0 +1,50 @@
+/*
+ * model.h - a transformer: embedding, blocks, head, loss; forward and backward.
+ *
+ *   x = embed(token);  x += attention(norm1(x));  x += mlp(norm2(x));  ...
+ *   logits = norm(x) head^T;  loss = sum over labels of cross entropy
+ *
+ * The model computes shapes and order, never values, and never branches on the device.
+ * It owns its activations: one device block, laid out once for the largest micro-batch.
+ * The head runs in chunks of rows, so the whole (N, V) logits never exist.
+ */
+#ifndef TRAIN_MODEL_H
+#define TRAIN_MODEL_H
+
+#include "trainer/model/params.h"
+#include "trainer/model/weights.h"
+
+struct model; /* opaque */
+
+/* [local] Activations for up to `sequences` of up to shape->context tokens; `train` also
+ * keeps what the backward needs.  *out refers to q, shape (copied) and params (kept). */
+kr_status model_open(struct model **out, const struct model_shape *shape,
+                     const struct params *params, struct kern_queue *q, int64_t sequences,
+                     bool train);
+void model_close(struct model *m); /* NULL is fine */
+
+/* Bytes of activations on the device. */
+size_t model_bytes(const struct model *m);
+
+/* One micro-batch on the device: sequences * seq of int32 each.  A label is the token
+ * that follows, or KERN_IGNORE. */
+struct batch {
+    const int32_t *token, *label;
+    int64_t sequences, seq;
+};
+
+/* [collective] [queued] Forward only; loss[0] (device, double) = sum of the losses. */
+kr_status model_eval(struct model *m, const struct weights *w, const struct batch *b,
+                     double *loss);
+
+/* [collective] [queued] Forward and backward.  Gradients are those of grad_scale times
+ * the sum of the losses; units become ready from the head down to the embedding. */
+kr_status model_train(struct model *m, const struct weights *w, const struct batch *b,
+                      double grad_scale, double *loss);
+
+/* [collective] [queued] logits (1, V) of the last row of one sequence (b->sequences is 1,
+ * b->label is unused).  logits: device, of the device's type. */
+kr_status model_logits(struct model *m, const struct weights *w, const struct batch *b,
+                       struct kern_mat logits);
+
+#endif

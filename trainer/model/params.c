@@ -1,0 +1,132 @@
+/* params.c - the list, unit by unit. */
+#include "trainer/model/params.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/rng.h"
+
+enum { PER_BLOCK = 12, OTHERS = 8 };
+static const double base_std = 0.02; /* GPT-2's */
+
+/* Append one parameter to the unit; rows == 0: there is none. */
+static void add(struct params *p, int32_t unit, const char *name, int64_t rows, int64_t cols,
+                enum param_init init, double std)
+{
+    struct param *new = &p->list[p->count];
+    int64_t *len = &p->unit_len[unit];
+
+    if (rows == 0) return;
+    snprintf(new->name, sizeof new->name, "%s", name);
+    new->rows = rows;
+    new->cols = cols;
+    new->unit = unit;
+    new->offset = *len;
+    new->init = init;
+    new->std = std;
+    new->decay = rows > 1;
+    *len += (rows * cols + PARAMS_ALIGN - 1) / PARAMS_ALIGN * PARAMS_ALIGN;
+    p->total += rows * cols;
+    p->count++;
+}
+
+static void add_norm(struct params *p, int32_t unit, const char *prefix,
+                     const struct model_shape *s)
+{
+    char name[PARAMS_NAME];
+
+    snprintf(name, sizeof name, "%s.weight", prefix);
+    add(p, unit, name, 1, s->dim, INIT_ONE, 0);
+    snprintf(name, sizeof name, "%s.bias", prefix);
+    add(p, unit, name, s->family->norm_bias, s->dim, INIT_ZERO, 0);
+}
+
+/* A matrix (out, in) and its bias. */
+static void add_linear(struct params *p, int32_t unit, const char *prefix, int64_t out,
+                       int64_t in, bool bias, double std)
+{
+    char name[PARAMS_NAME];
+
+    snprintf(name, sizeof name, "%s.weight", prefix);
+    add(p, unit, name, out, in, INIT_NORMAL, std);
+    snprintf(name, sizeof name, "%s.bias", prefix);
+    add(p, unit, name, bias, out, INIT_ZERO, 0);
+}
+
+static void add_block(struct params *p, int32_t layer, const struct model_shape *s)
+{
+    const struct family *f = s->family;
+    /* what adds to the residual stream starts smaller, for it adds 2 L times */
+    double residual_std = base_std / sqrt(2 * (double)s->layers);
+    char name[PARAMS_NAME / 2], at[PARAMS_NAME];
+    int32_t unit = layer + 1;
+
+    snprintf(name, sizeof name, "block.%d", layer);
+#define AT(what) (snprintf(at, sizeof at, "%s.%s", name, what), at)
+    add_norm(p, unit, AT("norm1"), s);
+    add_linear(p, unit, AT("attn.qkv"), (s->heads + 2 * s->kv_heads) * s->head_dim, s->dim,
+               f->qkv_bias, base_std);
+    add_linear(p, unit, AT("attn.out"), s->dim, s->heads * s->head_dim, f->out_bias,
+               residual_std);
+    add_norm(p, unit, AT("norm2"), s);
+    add_linear(p, unit, AT("mlp.up"), (f->act == KERN_SWIGLU ? 2 : 1) * s->ffn, s->dim,
+               f->mlp_bias, base_std);
+    add_linear(p, unit, AT("mlp.down"), s->dim, s->ffn, f->mlp_bias, residual_std);
+#undef AT
+}
+
+kr_status params_build(struct params *out, const struct model_shape *s)
+{
+    struct params p = { .units = (int32_t)s->layers + 2 };
+    kr_status st;
+
+    TRY_OR(st, mem_alloc(&p.list, (size_t)(PER_BLOCK * s->layers + OTHERS), sizeof *p.list,
+                         "list of parameters"), done);
+    TRY_OR(st, mem_alloc(&p.unit_len, (size_t)p.units, sizeof *p.unit_len, "list of units"),
+           done);
+    add(&p, 0, "embed.token", s->vocab, s->dim, INIT_NORMAL, base_std);
+    add(&p, 0, "embed.position", s->family->pos == POS_LEARNED ? s->context : 0, s->dim,
+        INIT_NORMAL, base_std);
+    for (int32_t l = 0; l < s->layers; l++)
+        add_block(&p, l, s);
+    add_norm(&p, p.units - 1, "norm", s);
+    add_linear(&p, p.units - 1, "head", s->family->tied ? 0 : s->vocab, s->dim, false,
+               base_std);
+    *out = p;
+done:
+    if (st != KR_OK) params_free(&p);
+    return st;
+}
+
+void params_free(struct params *p)
+{
+    mem_free(p->list);
+    mem_free(p->unit_len);
+    *p = (struct params){ 0 };
+}
+
+int32_t params_find(const struct params *p, const char *name)
+{
+    for (int32_t i = 0; i < p->count; i++)
+        if (strcmp(p->list[i].name, name) == 0) return i;
+    return -1;
+}
+
+void params_init(const struct params *p, int32_t i, uint64_t seed, int64_t begin,
+                 int64_t count, double *out)
+{
+    const struct param *par = &p->list[i];
+
+    for (int64_t k = 0; k < count; k++) {
+        switch (par->init) {
+        case INIT_ZERO: out[k] = 0; break;
+        case INIT_ONE: out[k] = 1; break;
+        case INIT_NORMAL:
+            out[k] = par->std *
+                     rng_normal(seed, RNG_INIT, (uint32_t)i, (uint64_t)(begin + k));
+        }
+    }
+}

@@ -1,0 +1,87 @@
+/*
+ * eval.c - mean loss on a row of tokens.
+ *
+ * Windows follow each other without overlap from the start of the data.  They are dealt
+ * out in rounds that look like steps: each round has the micro-batches of one batch, so
+ * the exchange and the order of its sums are those of training.
+ */
+#include "base/mem.h"
+#include "trainer/run/exchange.h"
+
+/* Micro-batch `leaf` of a round; labels past the last window are ignored. */
+static kr_status load_leaf(struct trainer *t, const struct tokens *data, int64_t window,
+                           int64_t windows, double *labels)
+{
+    int64_t seq = t->set.context;
+
+    *labels = 0;
+    for (int64_t i = 0; i < t->set.micro_batch; i++) {
+        int64_t n = window + i;
+        int32_t *token = t->token_host + i * seq, *label = t->label_host + i * seq;
+
+        if (n < windows) {
+            TRY(tokens_read(data, n * seq, seq, token));
+            TRY(tokens_read(data, n * seq + 1, seq, label));
+            *labels += (double)seq;
+            continue;
+        }
+        for (int64_t k = 0; k < seq; k++) {
+            token[k] = 0;
+            label[k] = KERN_IGNORE;
+        }
+    }
+    return KR_OK;
+}
+
+static kr_status eval_leaf(struct trainer *t, double *loss)
+{
+    struct batch b = { t->token, t->label, t->set.micro_batch, t->set.context };
+    size_t bytes = (size_t)t->rows * sizeof(int32_t);
+
+    TRY(kern_upload(t->q, t->token, t->token_host, bytes));
+    TRY(kern_upload(t->q, t->label, t->label_host, bytes));
+    TRY(kern_queue_sync(t->q));
+    return model_eval(t->model, shard_weights(t->shard), &b, loss);
+}
+
+/* One round: windows round * batch ... */
+static kr_status eval_round(struct trainer *t, const struct tokens *data, int64_t round,
+                            int64_t windows, double *labels, struct exchange_sums *out)
+{
+    const struct settings *s = &t->set;
+    struct span own = part_leaves(settings_leaves(s), comm_size(t->comm),
+                                  comm_rank(t->comm));
+
+    for (int64_t leaf = own.begin; leaf < own.end; leaf++) {
+        int64_t i = leaf - own.begin;
+
+        TRY(load_leaf(t, data, round * s->batch + leaf * s->micro_batch, windows,
+                      &labels[i]));
+        TRY(eval_leaf(t, t->loss + i));
+    }
+    return exchange(t, labels, (struct step_words){ 0 }, false, out, NULL);
+}
+
+kr_status trainer_eval(struct trainer *t, const struct tokens *data, int64_t batches,
+                       double *loss, int64_t *tokens)
+{
+    int64_t windows = (tokens_count(data) - 1) / t->set.context;
+    int64_t rounds = (windows + t->set.batch - 1) / t->set.batch;
+    double sum = 0, count = 0, *labels = NULL;
+    kr_status st = KR_OK;
+
+    if (batches > 0 && batches < rounds) rounds = batches;
+    TRY(mem_alloc(&labels, (size_t)settings_leaves(&t->set), sizeof *labels, "labels"));
+    for (int64_t r = 0; r < rounds; r++) {
+        struct exchange_sums got;
+
+        TRY_OR(st, eval_round(t, data, r, windows, labels, &got), done);
+        sum += got.loss;
+        count += got.labels;
+    }
+    *loss = sum / count;
+    if (tokens) *tokens = (int64_t)count;
+done:
+    mem_free(labels);
+    return st;
+}

@@ -1,0 +1,181 @@
+/* exchange.c - pack, gather, add up in one order. */
+#include "trainer/run/exchange.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+enum { WORDS = 2 };
+
+/* Own micro-batches of any rank fit in this many places. */
+static int64_t leaf_room(const struct trainer *t)
+{
+    int64_t size = comm_size(t->comm);
+
+    return (settings_leaves(&t->set) + size - 1) / size;
+}
+
+static int64_t row_len(const struct trainer *t)
+{
+    return WORDS + 2 * leaf_room(t) + t->block_room;
+}
+
+static int64_t blocks_in(int64_t elements)
+{
+    return (elements + KERN_SUM_BLOCK - 1) / KERN_SUM_BLOCK;
+}
+
+/* Blocks of one rank's chunk of a unit; the same on all ranks. */
+static int64_t unit_blocks(const struct trainer *t, int unit)
+{
+    return blocks_in(part_chunk(t->params.unit_len[unit], comm_size(t->comm)));
+}
+
+kr_status exchange_open(struct trainer *t)
+{
+    size_t leaves = (size_t)leaf_room(t), ranks = (size_t)comm_size(t->comm), row;
+
+    if (t->training)
+        for (int u = 0; u < t->params.units; u++)
+            t->block_room += unit_blocks(t, u);
+    row = (size_t)row_len(t);
+    TRY(mem_alloc(&t->loss_host, leaves, sizeof(double), "losses"));
+    TRY(kern_alloc(t->device, &t->loss, leaves * sizeof(double), "losses"));
+    TRY(mem_alloc(&t->blocks_host, (size_t)t->block_room, sizeof(double), "block sums"));
+    TRY(kern_alloc(t->device, &t->blocks, (size_t)t->block_room * sizeof(double),
+                   "block sums"));
+    TRY(mem_alloc(&t->mine, row, sizeof(double), "the step's message"));
+    return mem_alloc(&t->all, row * ranks, sizeof(double), "the step's messages");
+}
+
+void exchange_close(struct trainer *t)
+{
+    mem_free(t->loss_host);
+    mem_free(t->blocks_host);
+    mem_free(t->mine);
+    mem_free(t->all);
+    if (!t->device) return;
+    kern_free(t->device, t->loss);
+    kern_free(t->device, t->blocks);
+}
+
+/* Sums of squares of this rank's share of the gradient, to the host. */
+static kr_status own_blocks(struct trainer *t)
+{
+    int count;
+    const struct shard_own *share = shard_share(t->shard, &count);
+    enum kern_dtype type = kern_device_type(t->device);
+    int64_t at = 0;
+
+    memset(t->blocks_host, 0, (size_t)t->block_room * sizeof(double));
+    for (int u = 0; u < count; u++) {
+        int64_t n = share[u].span.end - share[u].span.begin, blocks = blocks_in(n);
+
+        if (n > 0) {
+            TRY(kern_sumsq(t->q, t->blocks + at, kern_mat(share[u].g, 1, n, type)));
+            TRY(kern_download(t->q, t->blocks_host + at, t->blocks + at,
+                              (size_t)blocks * sizeof(double)));
+        }
+        at += unit_blocks(t, u);
+    }
+    return kern_queue_sync(t->q);
+}
+
+double exchange_sum(const double *x, int64_t n)
+{
+    if (n <= 8) {
+        double sum = 0;
+
+        for (int64_t i = 0; i < n; i++)
+            sum += x[i];
+        return sum;
+    }
+    return exchange_sum(x, n / 2) + exchange_sum(x + n / 2, n - n / 2);
+}
+
+static const double *row_of(const struct trainer *t, int32_t rank)
+{
+    return t->all + row_len(t) * rank;
+}
+
+/* Loss and labels in the order of micro-batches. */
+static void sum_leaves(const struct trainer *t, struct exchange_sums *out)
+{
+    int32_t size = comm_size(t->comm);
+
+    for (int32_t r = 0; r < size; r++) {
+        struct span own = part_leaves(settings_leaves(&t->set), size, r);
+        const double *loss = row_of(t, r) + WORDS, *labels = loss + leaf_room(t);
+
+        for (int64_t i = 0; i < own.end - own.begin; i++) {
+            out->loss += loss[i];
+            out->labels += labels[i];
+        }
+    }
+}
+
+/* The blocks of one unit lie one rank after the other; only those that exist are added,
+ * so the padding, which depends on the number of ranks, does not matter. */
+static double sum_unit(const struct trainer *t, int unit, int64_t at, double *scratch)
+{
+    int64_t each = unit_blocks(t, unit), there = blocks_in(t->params.unit_len[unit]);
+    const int64_t blocks_at = WORDS + 2 * leaf_room(t);
+
+    for (int64_t b = 0; b < there; b++)
+        scratch[b] = row_of(t, (int32_t)(b / each))[blocks_at + at + b % each];
+    return exchange_sum(scratch, there);
+}
+
+static kr_status sum_blocks(const struct trainer *t, double *squares)
+{
+    double *scratch = NULL, sum = 0;
+    int64_t at = 0, most = 0;
+
+    for (int u = 0; u < t->params.units; u++)
+        if (blocks_in(t->params.unit_len[u]) > most) most = blocks_in(t->params.unit_len[u]);
+    TRY(mem_alloc(&scratch, (size_t)most, sizeof *scratch, "block sums"));
+    for (int u = 0; u < t->params.units; u++) {
+        sum += sum_unit(t, u, at, scratch);
+        at += unit_blocks(t, u);
+    }
+    mem_free(scratch);
+    *squares = sum;
+    return KR_OK;
+}
+
+static void pack(struct trainer *t, const double *labels, struct step_words words)
+{
+    struct span own = part_leaves(settings_leaves(&t->set), comm_size(t->comm),
+                                  comm_rank(t->comm));
+    double *loss = t->mine + WORDS, *count = loss + leaf_room(t);
+
+    t->mine[0] = words.stop;
+    t->mine[1] = words.phase;
+    for (int64_t i = 0; i < own.end - own.begin; i++) {
+        loss[i] = t->loss_host[i];
+        count[i] = labels[i];
+    }
+    if (t->block_room)
+        memcpy(count + leaf_room(t), t->blocks_host,
+               (size_t)t->block_room * sizeof(double));
+}
+
+kr_status exchange(struct trainer *t, const double *labels, struct step_words words,
+                   bool gradient, struct exchange_sums *out, struct step_words *words_all)
+{
+    struct exchange_sums sums = { 0 };
+
+    TRY(kern_download(t->q, t->loss_host, t->loss,
+                      (size_t)leaf_room(t) * sizeof(double)));
+    TRY(kern_queue_sync(t->q));
+    if (gradient) TRY(own_blocks(t));
+    pack(t, labels, words);
+    TRY(comm_all_gather_bytes(t->comm, t->mine, (size_t)row_len(t) * sizeof(double),
+                              t->all));
+    for (int32_t r = 0; words_all && r < comm_size(t->comm); r++)
+        words_all[r] = (struct step_words){ (int)row_of(t, r)[0], (int)row_of(t, r)[1] };
+    sum_leaves(t, &sums);
+    if (gradient) TRY(sum_blocks(t, &sums.squares));
+    *out = sums;
+    return KR_OK;
+}

@@ -1,0 +1,110 @@
+/* settings.c - the table of settings, and the rules between them. */
+#include "trainer/run/settings.h"
+
+#include <inttypes.h>
+
+#define S struct settings
+/* clang-format off */
+const struct cfg_field settings_table[] = {
+    CFG_ONE_OF_FIXED(S, family, "model.family", "llama", FAMILY_CHOICES,
+                     "architecture"),
+    CFG_INT_FIXED(S, layers,   "model.layers",   "4",    1, 4096,    "transformer blocks"),
+    CFG_INT_FIXED(S, dim,      "model.dim",      "192",  2, 1 << 20, "channels of the residual stream"),
+    CFG_INT_FIXED(S, heads,    "model.heads",    "6",    1, 4096,    "query heads"),
+    CFG_INT_FIXED(S, kv_heads, "model.kv_heads", "0",    0, 4096,    "key/value heads; 0: as many as heads"),
+    CFG_INT_FIXED(S, ffn,      "model.ffn",      "512",  1, 1 << 22, "channels inside the MLP"),
+    CFG_INT_FIXED(S, vocab,    "model.vocab",    "257",  2, 1 << 24, "token ids; 257 is bytes and an end token"),
+    CFG_INT_FIXED(S, context,  "model.context",  "256",  1, 1 << 24, "tokens in a sequence"),
+    CFG_REAL_FIXED(S, rope_theta, "model.rope_theta", "10000", 1, 1e12, "base of the rotary frequencies"),
+    CFG_REAL_FIXED(S, rope_factor, "model.rope_factor", "1", 1, 1024, "LLaMA 3 stretching of low frequencies; 1: none"),
+    CFG_REAL_FIXED(S, rope_low,  "model.rope_low",  "1", 0.01, 1024, "stretched fully below this many turns per old context"),
+    CFG_REAL_FIXED(S, rope_high, "model.rope_high", "4", 0.01, 1024, "not stretched above this many turns per old context"),
+    CFG_INT_FIXED(S, rope_old_context, "model.rope_old_context", "8192", 1, 1 << 24, "tokens, the context before stretching"),
+
+    CFG_TEXT(S, train, "data.train", "/usr/share/common-licenses",
+             "token file (Megatron, llm.c, nanoGPT), text file or folder of texts"),
+    CFG_TEXT(S, valid, "data.valid", "", "the same for evaluation; empty: the held out part of data.train"),
+    CFG_REAL_FIXED(S, held_out, "data.held_out", "0.1", 0, 0.5, "share of data.train kept for evaluation if data.valid is empty"),
+    CFG_INT_FIXED(S, data_seed, "data.seed", "1", 0, 1e15, "order of the samples"),
+
+    CFG_INT(S, steps, "train.steps", "400", 1, 1e15, "optimizer steps of the whole run"),
+    CFG_INT_FIXED(S, batch, "train.batch", "16", 1, 1 << 24, "sequences per optimizer step, over all ranks"),
+    CFG_INT_FIXED(S, micro_batch, "train.micro_batch", "4", 1, 1 << 20, "sequences computed at a time by a rank"),
+    CFG_INT_FIXED(S, seed, "train.seed", "1", 0, 1e15, "start values of the weights"),
+    CFG_INT(S, stop_after, "train.stop_after", "0", 0, 1e15, "save and end at this step, the schedule unchanged; 0: at train.steps"),
+
+    CFG_REAL(S, lr, "optim.lr", "3e-3", 0, 10, "learning rate after warm-up"),
+    CFG_REAL(S, min_lr, "optim.min_lr", "3e-4", 0, 10, "learning rate at the end"),
+    CFG_INT (S, warmup, "optim.warmup", "20", 0, 1e15, "steps of linear warm-up"),
+    CFG_ONE_OF(S, schedule, "optim.schedule", "cosine", "cosine|wsd|constant",
+               "after warm-up; wsd: stable, then linear decay"),
+    CFG_REAL(S, decay_share, "optim.decay_share", "0.2", 0, 1, "share of the steps that wsd decays in"),
+    CFG_REAL(S, weight_decay, "optim.weight_decay", "0.1", 0, 10, "of matrices; norms and biases have none"),
+    CFG_REAL(S, beta1, "optim.beta1", "0.9", 0, 0.999999, "AdamW, decay of the first moment"),
+    CFG_REAL(S, beta2, "optim.beta2", "0.95", 0, 0.999999, "AdamW, decay of the second moment"),
+    CFG_REAL(S, eps, "optim.eps", "1e-8", 1e-16, 1, "AdamW, added to the root of the second moment"),
+    CFG_REAL(S, clip, "optim.clip", "1", 0, 1e9, "largest gradient norm; 0: no clipping"),
+
+    CFG_INT(S, shard, "dist.shard", "1", 0, 1, "ZeRO stage: 0 nothing sharded, 1 optimizer state"),
+    CFG_ONE_OF_FIXED(S, reduce, "dist.reduce", "canonical", "canonical|library",
+                     "order of gradient sums; canonical: the same bits on any number of ranks"),
+    CFG_TEXT(S, backend, "dist.comm", "auto", "auto, self (one rank) or mpi"),
+    CFG_REAL(S, timeout, "dist.timeout", "600", 0.1, 1e6, "seconds to wait for other ranks before giving up"),
+    CFG_TEXT(S, fault, "dist.fault", "", "fault to inject, for tests: slow:MIB_PER_S, delay:SECONDS, fail:N, kill:N:RANK, hang:N:RANK"),
+
+    CFG_INT(S, ckpt_every, "checkpoint.every", "100", 0, 1e15, "steps between checkpoints; 0: only at the end"),
+    CFG_INT(S, ckpt_keep, "checkpoint.keep", "2", 1, 1e6, "checkpoints to keep"),
+    CFG_FLAG(S, ckpt_async, "checkpoint.async", "true", "write while training goes on"),
+    CFG_INT(S, eval_every, "eval.every", "100", 0, 1e15, "steps between evaluations; 0: only at the end"),
+    CFG_INT(S, eval_batches, "eval.batches", "4", 0, 1e12, "batches of an evaluation during training; the one at the end and 0 take all"),
+
+    CFG_TEXT(S, device, "run.device", "auto", "auto, cpu, guard (checks device memory), cpu64 (double precision) or cuda"),
+    CFG_INT(S, threads, "run.threads", "0", 0, 4096, "CPU threads of a rank; 0: the cores it was given"),
+    CFG_INT(S, log_every, "run.log_every", "10", 1, 1e9, "steps between progress lines; log.jsonl has every step"),
+    CFG_FLAG(S, tensorboard, "run.tensorboard", "true", "also write TensorBoard event files"),
+    { .name = NULL },
+};
+/* clang-format on */
+#undef S
+
+void settings_shape(const struct settings *s, struct model_shape *out)
+{
+    *out = (struct model_shape){
+        .family = &families[s->family],
+        .layers = s->layers,
+        .dim = s->dim,
+        .heads = s->heads,
+        .kv_heads = s->kv_heads ? s->kv_heads : s->heads,
+        .head_dim = s->dim / s->heads,
+        .ffn = s->ffn,
+        .vocab = s->vocab,
+        .context = s->context,
+        .rope_theta = s->rope_theta,
+        .rope_scaling = { s->rope_factor, s->rope_low, s->rope_high,
+                          (double)s->rope_old_context },
+    };
+}
+
+int64_t settings_leaves(const struct settings *s) { return s->batch / s->micro_batch; }
+
+kr_status settings_check(const struct settings *s, int32_t ranks)
+{
+    struct model_shape shape;
+
+    settings_shape(s, &shape);
+    TRY(model_shape_check(&shape));
+    if (s->batch % s->micro_batch != 0)
+        return KR_FAIL(KR_ERR_ARG,
+                       "train.batch = %" PRId64 " is not a multiple of train.micro_batch = "
+                       "%" PRId64,
+                       s->batch, s->micro_batch);
+    if (settings_leaves(s) < ranks)
+        return KR_FAIL(KR_ERR_ARG,
+                       "train.batch = %" PRId64 " in micro-batches of %" PRId64
+                       " gives %" PRId64 " pieces, too few for %d ranks",
+                       s->batch, s->micro_batch, settings_leaves(s), ranks);
+    if (s->min_lr > s->lr)
+        return KR_FAIL(KR_ERR_ARG, "optim.min_lr = %g is above optim.lr = %g", s->min_lr,
+                       s->lr);
+    return KR_OK;
+}

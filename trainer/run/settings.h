@@ -1,0 +1,61 @@
+/*
+ * settings.h - every setting of a run, as one struct and one table.
+ *
+ * The defaults are the quick start: a small byte-level LLaMA-style model that learns the
+ * licence texts of a Debian system in about two minutes on two cores.
+ */
+#ifndef TRAIN_SETTINGS_H
+#define TRAIN_SETTINGS_H
+
+#include "base/cfg.h"
+#include "trainer/model/family.h"
+
+enum { SETTINGS_TEXT = 180 /* an INI line of inih has room for it */ };
+
+enum schedule { SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_CONSTANT };
+enum reduce { REDUCE_CANONICAL, REDUCE_LIBRARY };
+
+struct settings {
+    int family; /* index into families[] */
+    int64_t layers, dim, heads, kv_heads, ffn, vocab, context;
+    double rope_theta, rope_factor, rope_low, rope_high;
+    int64_t rope_old_context;
+
+    char train[SETTINGS_TEXT], valid[SETTINGS_TEXT];
+    double held_out;
+    int64_t data_seed;
+
+    int64_t steps, batch, micro_batch, seed, stop_after;
+
+    double lr, min_lr, decay_share, weight_decay, beta1, beta2, eps, clip;
+    int64_t warmup;
+    int schedule;
+
+    int64_t shard;
+    int reduce;
+    char backend[16];
+    double timeout;
+    char fault[64];
+
+    int64_t ckpt_every, ckpt_keep;
+    bool ckpt_async;
+    int64_t eval_every, eval_batches;
+
+    char device[16];
+    int64_t threads, log_every;
+    bool tensorboard;
+};
+
+extern const struct cfg_field settings_table[];
+
+/* The model that these settings describe. */
+void settings_shape(const struct settings *s, struct model_shape *out);
+
+/* What no single row can check: sizes that must fit together, for `ranks` ranks.
+ * KR_ERR_ARG with one line. */
+kr_status settings_check(const struct settings *s, int32_t ranks);
+
+/* Micro-batches in a step, over all ranks. */
+int64_t settings_leaves(const struct settings *s);
+
+#endif

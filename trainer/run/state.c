@@ -1,0 +1,76 @@
+/* state.c - the list of tensors, and which part of each this rank stands for. */
+#include "trainer/run/state.h"
+
+#include <stdio.h>
+
+#include "base/mem.h"
+
+static const char *const kinds[] = { "weight", "adam_m", "adam_v" };
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
+static void *array_of(const struct shard_own *o, int kind)
+{
+    return kind == 0 ? o->w : kind == 1 ? o->m : o->v;
+}
+
+/* The part of parameter i that this rank stands for; false if there is none. */
+static bool piece_of(const struct trainer *t, const struct shard_own *share, int32_t i,
+                     int kind, struct ckpt_piece *out)
+{
+    const struct param *p = &t->params.list[i];
+    const struct shard_own *o = &share[p->unit];
+    struct span both =
+        part_meet(o->span, (struct span){ p->offset, p->offset + p->rows * p->cols });
+    size_t elem = kern_dtype_bytes(kern_device_type(t->device));
+
+    if (both.begin == both.end) return false;
+    *out = (struct ckpt_piece){
+        .tensor = kind * t->params.count + i,
+        .begin = both.begin - p->offset,
+        .count = both.end - both.begin,
+        .at = (char *)array_of(o, kind) + (size_t)(both.begin - o->span.begin) * elem,
+    };
+    return true;
+}
+
+static void name_tensor(const struct trainer *t, int32_t i, int kind,
+                        struct ckpt_tensor *out)
+{
+    const struct param *p = &t->params.list[i];
+
+    snprintf(out->name, sizeof out->name, "%s/%s", kinds[kind], p->name);
+    out->rows = p->rows;
+    out->cols = p->cols;
+    out->type = kern_device_type(t->device);
+}
+
+kr_status state_open(struct state *out, const struct trainer *t)
+{
+    int count, used = t->training ? KINDS : 1;
+    const struct shard_own *share = shard_share(t->shard, &count);
+    size_t most = (size_t)(t->params.count * used);
+    struct state s = { 0 };
+    kr_status st;
+
+    TRY_OR(st, mem_alloc(&s.tensors, most, sizeof *s.tensors, "list of tensors"), done);
+    TRY_OR(st, mem_alloc(&s.pieces, most, sizeof *s.pieces, "list of pieces"), done);
+    for (int kind = 0; kind < used; kind++)
+        for (int32_t i = 0; i < t->params.count; i++) {
+            name_tensor(t, i, kind, &s.tensors[s.view.tensor_count++]);
+            if (piece_of(t, share, i, kind, &s.pieces[s.view.piece_count]))
+                s.view.piece_count++;
+        }
+    s.view.tensors = s.tensors;
+    s.view.pieces = s.pieces;
+    *out = s;
+done:
+    if (st != KR_OK) state_close(&s);
+    return st;
+}
+
+void state_close(struct state *s)
+{
+    mem_free(s->tensors);
+    mem_free(s->pieces);
+    *s = (struct state){ 0 };
+}

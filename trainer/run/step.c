@@ -1,0 +1,137 @@
+/* step.c - one optimizer step. */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "trainer/data/order.h"
+#include "trainer/run/exchange.h"
+#include "trainer/run/lr.h"
+
+/* Sequence number `row` of the micro-batch starts at token `first` of data. */
+static kr_status fill_row(struct trainer *t, const struct tokens *data, int64_t row,
+                          int64_t first)
+{
+    int64_t seq = t->set.context;
+    int32_t *token = t->token_host + row * seq, *label = t->label_host + row * seq;
+
+    TRY(tokens_read(data, first, seq, token));
+    return tokens_read(data, first + 1, seq, label);
+}
+
+static kr_status upload_batch(struct trainer *t, struct batch *b)
+{
+    size_t bytes = (size_t)(b->sequences * b->seq) * sizeof(int32_t);
+
+    TRY(kern_upload(t->q, t->token, t->token_host, bytes));
+    TRY(kern_upload(t->q, t->label, t->label_host, bytes));
+    TRY(kern_queue_sync(t->q));
+    b->token = t->token;
+    b->label = t->label;
+    return KR_OK;
+}
+
+/* Micro-batch number `leaf` of a step: forward and backward. */
+static kr_status train_leaf(struct trainer *t, int64_t step, int64_t leaf, double *loss)
+{
+    const struct settings *s = &t->set;
+    struct batch b = { .sequences = s->micro_batch, .seq = s->context };
+    double scale = 1.0 / (double)(s->batch * s->context);
+
+    for (int64_t i = 0; i < s->micro_batch; i++) {
+        int64_t n = step * s->batch + leaf * s->micro_batch + i;
+
+        TRY(fill_row(t, t->train, i,
+                     order_first((uint64_t)s->data_seed, tokens_count(t->train),
+                                 s->context, n)));
+    }
+    TRY(upload_batch(t, &b));
+    shard_leaf(t->shard, leaf);
+    return model_train(t->model, shard_weights(t->shard), &b, scale, loss);
+}
+
+/* AdamW on every parameter's part of the own spans. */
+static kr_status update(struct trainer *t, const struct kern_adamw *p)
+{
+    enum kern_dtype type = kern_device_type(t->device);
+    size_t elem = kern_dtype_bytes(type);
+    int count;
+    const struct shard_own *own = shard_own(t->shard, &count);
+
+    for (int32_t i = 0; i < t->params.count; i++) {
+        const struct param *par = &t->params.list[i];
+        const struct shard_own *o = &own[par->unit];
+        struct span here = { par->offset, par->offset + par->rows * par->cols };
+        struct span both = part_meet(o->span, here);
+        size_t at = (size_t)(both.begin - o->span.begin) * elem;
+        int64_t n = both.end - both.begin;
+        struct kern_adamw mine = *p;
+
+        if (n == 0) continue;
+        if (!par->decay) mine.weight_decay = 0;
+        TRY(kern_adamw(t->q, kern_mat((char *)o->w + at, 1, n, type),
+                       kern_mat((char *)o->m + at, 1, n, type),
+                       kern_mat((char *)o->v + at, 1, n, type),
+                       kern_mat((char *)o->g + at, 1, n, type), &mine));
+    }
+    return KR_OK;
+}
+
+/* Gradients are those of the mean over batch * context places; `labels` of them count. */
+static struct kern_adamw plan_update(const struct settings *s, int64_t step, double norm,
+                                     double to_mean)
+{
+    double clip = s->clip > 0 && norm > s->clip ? s->clip / norm : 1;
+
+    return (struct kern_adamw){
+        .lr = lr_at(s, step),
+        .beta1 = s->beta1,
+        .beta2 = s->beta2,
+        .eps = s->eps,
+        .weight_decay = s->weight_decay,
+        .correct1 = 1 - pow(s->beta1, (double)(step + 1)),
+        .correct2 = 1 - pow(s->beta2, (double)(step + 1)),
+        .grad_scale = clip * to_mean,
+    };
+}
+
+static kr_status check_finite(int64_t step, double loss, double norm)
+{
+    if (isfinite(loss) && isfinite(norm)) return KR_OK;
+    return KR_FAIL(KR_ERR_NUMERIC,
+                   "step %" PRId64 ": loss %g, gradient norm %g; nothing was updated",
+                   step + 1, loss, norm);
+}
+
+kr_status trainer_step(struct trainer *t, int64_t step, struct step_words words,
+                       struct step_stats *stats, struct step_words *out)
+{
+    const struct settings *s = &t->set;
+    struct span own = part_leaves(settings_leaves(s), comm_size(t->comm),
+                                  comm_rank(t->comm));
+    double places = (double)(s->batch * s->context), to_mean, norm;
+    struct exchange_sums sums;
+    struct kern_adamw plan;
+    double *labels = NULL;
+    kr_status st;
+
+    TRY(mem_alloc(&labels, (size_t)(own.end - own.begin), sizeof *labels, "label counts"));
+    shard_begin(t->shard);
+    for (int64_t leaf = own.begin; leaf < own.end; leaf++) {
+        TRY_OR(st, train_leaf(t, step, leaf, t->loss + (leaf - own.begin)), done);
+        labels[leaf - own.begin] = (double)t->rows;
+    }
+    TRY_OR(st, shard_finish(t->shard), done);
+    TRY_OR(st, exchange(t, labels, words, true, &sums, out), done);
+    to_mean = places / sums.labels;
+    norm = sqrt(sums.squares) * to_mean;
+    TRY_OR(st, check_finite(step, sums.loss, norm), done);
+    plan = plan_update(s, step, norm, to_mean);
+    TRY_OR(st, update(t, &plan), done);
+    TRY_OR(st, shard_publish(t->shard, false), done);
+    *stats = (struct step_stats){ sums.loss / sums.labels, norm, plan.lr,
+                                  s->batch * s->context };
+done:
+    mem_free(labels);
+    return st;
+}

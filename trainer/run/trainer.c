@@ -1,0 +1,144 @@
+/* trainer.c - open, start values, close. */
+#include "trainer/run/trainer.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "trainer/run/exchange.h"
+
+static const char *device_name(const struct settings *set)
+{
+    return strcmp(set->device, "auto") == 0 ? "cpu" : set->device;
+}
+
+static int threads_of(const struct settings *set, const struct comm *c)
+{
+    return set->threads > 0 ? (int)set->threads : comm_threads(c);
+}
+
+/* Buffers of one micro-batch. */
+static kr_status open_batch(struct trainer *t)
+{
+    size_t rows = (size_t)t->rows, bytes = rows * sizeof(int32_t);
+
+    TRY(mem_alloc(&t->token_host, rows + 1, sizeof(int32_t), "a batch of tokens"));
+    TRY(mem_alloc(&t->label_host, rows, sizeof(int32_t), "a batch of labels"));
+    TRY(kern_alloc(t->device, &t->token, bytes, "a batch of tokens"));
+    return kern_alloc(t->device, &t->label, bytes, "a batch of labels");
+}
+
+kr_status trainer_open(struct trainer *t, const struct settings *set, struct comm *comm,
+                       bool training)
+{
+    struct shard_config config = { (int)set->shard, set->reduce == REDUCE_CANONICAL,
+                                   training, settings_leaves(set) };
+    kr_status st = KR_OK;
+
+    *t = (struct trainer){ .set = *set, .comm = comm, .training = training };
+    settings_shape(set, &t->shape);
+    t->rows = set->micro_batch * set->context;
+    TRY_OR(st, params_build(&t->params, &t->shape), done);
+    TRY_OR(st, kern_device_open(&t->device, device_name(set), comm_local_rank(comm),
+                                threads_of(set, comm)), done);
+    TRY_OR(st, kern_queue_open(&t->q, t->device, KERN_QUEUE_COMPUTE), done);
+    TRY_OR(st, comm_bind(comm, t->device), done);
+    TRY_OR(st, shard_open(&t->shard, &t->params, comm, t->q, &config), done);
+    TRY_OR(st, model_open(&t->model, &t->shape, &t->params, t->q, set->micro_batch,
+                          training), done);
+    TRY_OR(st, open_batch(t), done);
+    TRY_OR(st, exchange_open(t), done);
+done:
+    if (st != KR_OK) trainer_close(t);
+    return st;
+}
+
+void trainer_close(struct trainer *t)
+{
+    if (t->comm && comm_queue(t->comm)) (void)kern_queue_sync(comm_queue(t->comm));
+    exchange_close(t);
+    mem_free(t->token_host);
+    mem_free(t->label_host);
+    if (t->device) {
+        kern_free(t->device, t->token);
+        kern_free(t->device, t->label);
+    }
+    tokens_close(t->train);
+    tokens_close(t->valid);
+    model_close(t->model);
+    shard_close(t->shard);
+    kern_queue_close(t->q);
+    if (t->comm) comm_unbind(t->comm);
+    kern_device_close(t->device);
+    params_free(&t->params);
+    *t = (struct trainer){ 0 };
+}
+
+static kr_status enough(const struct trainer *t, const struct tokens *data, const char *key,
+                        const char *path)
+{
+    if (tokens_count(data) > t->set.context) return KR_OK;
+    return KR_FAIL(KR_ERR_ARG,
+                   "%s = %s: %" PRId64 " tokens are too few for one sequence of "
+                   "model.context = %" PRId64 " and its last label",
+                   key, path, tokens_count(data), t->set.context);
+}
+
+kr_status trainer_open_data(struct trainer *t)
+{
+    const struct settings *s = &t->set;
+    bool split = s->valid[0] == '\0';
+
+    TRY(tokens_open(&t->train, s->train, split ? TOKENS_TRAIN : TOKENS_ALL, s->held_out,
+                    s->vocab));
+    TRY(enough(t, t->train, "data.train", s->train));
+    if (split && s->held_out <= 0) return KR_OK;
+    TRY(tokens_open(&t->valid, split ? s->train : s->valid,
+                    split ? TOKENS_HELD_OUT : TOKENS_ALL, s->held_out, s->vocab));
+    return enough(t, t->valid, split ? "held out part of data.train" : "data.valid",
+                  split ? s->train : s->valid);
+}
+
+/* Start values of what own and parameter i share, written through a host buffer. */
+static kr_status init_param(struct trainer *t, const struct shard_own *own, int32_t i,
+                            double *wide, float *narrow)
+{
+    const struct param *p = &t->params.list[i];
+    struct span here = { p->offset, p->offset + p->rows * p->cols };
+    struct span both = part_meet(own->span, here);
+    bool is_double = kern_device_type(t->device) == KERN_F64;
+    size_t elem = kern_dtype_bytes(kern_device_type(t->device));
+
+    for (int64_t at = both.begin; at < both.end; at += KERN_SUM_BLOCK) {
+        int64_t n = both.end - at < KERN_SUM_BLOCK ? both.end - at : KERN_SUM_BLOCK;
+        char *to = (char *)own->w + (size_t)(at - own->span.begin) * elem;
+
+        params_init(&t->params, i, (uint64_t)t->set.seed, at - p->offset, n, wide);
+        for (int64_t k = 0; k < n; k++)
+            narrow[k] = (float)wide[k];
+        TRY(kern_upload(t->q, to, is_double ? (void *)wide : (void *)narrow,
+                        (size_t)n * elem));
+        TRY(kern_queue_sync(t->q));
+    }
+    return KR_OK;
+}
+
+kr_status trainer_init(struct trainer *t)
+{
+    int count;
+    const struct shard_own *share = shard_share(t->shard, &count);
+    double *wide = NULL;
+    float *narrow = NULL;
+    kr_status st = KR_OK;
+
+    TRY_OR(st, mem_alloc(&wide, KERN_SUM_BLOCK, sizeof *wide, "start values"), done);
+    TRY_OR(st, mem_alloc(&narrow, KERN_SUM_BLOCK, sizeof *narrow, "start values"), done);
+    for (int32_t i = 0; i < t->params.count; i++)
+        TRY_OR(st, init_param(t, &share[t->params.list[i].unit], i, wide, narrow), done);
+    st = shard_publish(t->shard, true);
+done:
+    mem_free(wide);
+    mem_free(narrow);
+    return st;
+}

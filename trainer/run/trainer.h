@@ -1,0 +1,78 @@
+/*
+ * trainer.h - everything a rank needs to train, and one optimizer step.
+ *
+ * A step: each rank computes its micro-batches (forward, backward; reductions start as
+ * units become final), one exchange tells every rank every micro-batch's loss and every
+ * block's sum of squares, then gradients are clipped, own weights updated and published.
+ * All sums over micro-batches and blocks are added in one order, so loss and gradient
+ * norm are the same bits on any number of ranks.
+ *
+ * Marks as in comm.h.
+ */
+#ifndef TRAIN_TRAINER_H
+#define TRAIN_TRAINER_H
+
+#include "trainer/data/tokens.h"
+#include "trainer/model/model.h"
+#include "trainer/run/settings.h"
+#include "trainer/run/shard.h"
+
+struct trainer {
+    struct settings set;
+    struct model_shape shape;
+    struct params params;
+    struct comm *comm; /* the caller's */
+    struct kern_device *device;
+    struct kern_queue *q;
+    struct shard *shard;
+    struct model *model;
+    struct tokens *train, *valid;
+    bool training;
+    int64_t rows; /* tokens in a micro-batch */
+
+    int32_t *token_host, *label_host, *token, *label; /* one micro-batch; host, device */
+    double *loss_host, *loss;     /* one for each own micro-batch */
+    double *blocks_host, *blocks; /* sums of squares of own gradient */
+    int64_t block_room;           /* blocks of one rank, the same on all */
+    double *mine, *all;           /* the exchange: one row per rank */
+};
+
+/* What one step tells. */
+struct step_stats {
+    double loss;      /* mean over the tokens with a label, nats */
+    double grad_norm; /* before clipping */
+    double lr;
+    int64_t tokens; /* over all ranks */
+};
+
+/* Two words that each rank gives to all ranks in a step: a wish to stop, and the phase of
+ * its checkpoint writer. */
+struct step_words {
+    int stop, phase;
+};
+
+/* [collective] Open device, queue, parameters and, if `training`, gradients and optimizer
+ * state (all zero), without data.  comm must outlive it. */
+kr_status trainer_open(struct trainer *t, const struct settings *set, struct comm *comm,
+                       bool training);
+void trainer_close(struct trainer *t); /* a zeroed one is fine */
+
+/* [collective] Open data.train and what evaluation reads.  KR_ERR_ARG as tokens_open, or
+ * too few tokens for one sequence. */
+kr_status trainer_open_data(struct trainer *t);
+
+/* [collective] Weights from train.seed. */
+kr_status trainer_init(struct trainer *t);
+
+/* [collective] Step number `step` (0, 1, ...), on samples step * batch on.  words: this
+ * rank's; out: those of all ranks, `size` of them.  KR_ERR_NUMERIC: loss or gradient is
+ * not finite; the weights are then unchanged. */
+kr_status trainer_step(struct trainer *t, int64_t step, struct step_words words,
+                       struct step_stats *stats, struct step_words *out);
+
+/* [collective] Mean loss over the first windows of `data`, at most `batches` batches of
+ * train.batch sequences (0: all).  *tokens (may be NULL): how many labels. */
+kr_status trainer_eval(struct trainer *t, const struct tokens *data, int64_t batches,
+                       double *loss, int64_t *tokens);
+
+#endif
