@@ -16,7 +16,7 @@ static struct {
     pthread_mutex_t lock;
     const char *program;
     int rank;
-    bool ready;
+    bool ready, mute;
     enum log_level level;
     void (*sink)(enum log_level, const char *, void *);
     void *sink_arg;
@@ -36,6 +36,13 @@ void log_setup(const char *program, int rank)
     pthread_mutex_lock(&logger.lock);
     logger.program = program;
     logger.rank = rank;
+    pthread_mutex_unlock(&logger.lock);
+}
+
+void log_mute(bool mute)
+{
+    pthread_mutex_lock(&logger.lock);
+    logger.mute = mute;
     pthread_mutex_unlock(&logger.lock);
 }
 
@@ -96,7 +103,7 @@ void log_vline(enum log_level level, const char *file, int line, const char *fmt
         logger.level = level_from_environment();
         logger.ready = true;
     }
-    if (level <= logger.level || logger.sink) {
+    if (!logger.mute && (level <= logger.level || logger.sink)) {
         front = add_front(text, level);
         len = add(text, front, fmt, ap);
         if (logger.level == LOG_DEBUG) len = addf(text, len, " (%s:%d)", file, line);

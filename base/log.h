@@ -12,12 +12,17 @@
 #define BASE_LOG_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 /* Name shown in front and this process's rank; rank < 0 shows none.  Before the first
  * call: "kilorank", no rank.  `program` is not copied. */
 void log_setup(const char *program, int rank);
+
+/* Say nothing from here on (true) or again (false): for work that every rank does alike
+ * and rank 0 reports on. */
+void log_mute(bool mute);
 
 void log_line(enum log_level level, const char *file, int line, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

@@ -55,12 +55,13 @@ struct comm_ops {
     bool needs_host_memory;
     kr_status (*open)(struct comm_link **out, double limit); /* the caller sets ops */
     void (*close)(struct comm_link *l, bool alive);          /* dead: only frees memory */
-    _Noreturn void (*abort)(struct comm_link *l, int exit_code);
+    void (*abort)(struct comm_link *l, int exit_code);       /* does not return */
 
     kr_status (*agree)(struct comm_link *l, int32_t *worst); /* in and out: the minimum */
     kr_status (*broadcast)(struct comm_link *l, void *at, int64_t bytes, int32_t root);
     /* all + r * bytes = own of rank r; own may be its place in all */
-    kr_status (*all_gather)(struct comm_link *l, const void *own, void *all, int64_t bytes);
+    kr_status (*all_gather)(struct comm_link *l, const void *own, void *all,
+                            int64_t bytes);
     kr_status (*reduce_scatter)(struct comm_link *l, void *all, void *own, int64_t chunk,
                                 enum kern_dtype type);
     kr_status (*reduce_tree)(struct comm_link *l, const struct comm_tree *t);

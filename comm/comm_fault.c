@@ -16,8 +16,10 @@ static const struct {
     enum comm_fault_kind kind;
     enum shape shape;
 } faults[] = {
-    { "slow:", FAULT_SLOW, REAL },   { "delay:", FAULT_DELAY, REAL },
-    { "fail:", FAULT_FAIL, NUMBER }, { "kill:", FAULT_KILL, NUMBER_AND_RANK },
+    { "slow:", FAULT_SLOW, REAL },
+    { "delay:", FAULT_DELAY, REAL },
+    { "fail:", FAULT_FAIL, NUMBER },
+    { "kill:", FAULT_KILL, NUMBER_AND_RANK },
     { "hang:", FAULT_HANG, NUMBER_AND_RANK },
 };
 
@@ -65,8 +67,8 @@ static kr_status strike(const struct comm_fault *f, const struct comm_link *l)
                        (unsigned long long)l->number, l->name);
     if (l->rank != f->rank) return KR_OK;
     LOG_WARNING("fault: %s in collective %llu (%s)",
-                f->kind == FAULT_KILL ? "killed" : "hanging", (unsigned long long)l->number,
-                l->name);
+                f->kind == FAULT_KILL ? "killed" : "hanging",
+                (unsigned long long)l->number, l->name);
     if (f->kind == FAULT_KILL) kill(getpid(), SIGKILL);
     clock_sleep(l->limit);
     return KR_FAIL(KR_ERR_COMM, "fault: collective %llu (%s) hung for %g s",

@@ -31,7 +31,7 @@ struct mpi_link {
 
 static struct mpi_link *mpi_link(struct comm_link *l) { return (struct mpi_link *)l; }
 
-static_assert(sizeof(MPI_Request) <= sizeof(void *), "comm_message keeps a request");
+_Static_assert(sizeof(MPI_Request) <= sizeof(void *), "comm_message keeps a request");
 
 /* ---- errors --------------------------------------------------------------------------- */
 
@@ -45,9 +45,9 @@ static kr_status fail(const struct comm_link *l, const char *call, int error)
                    (unsigned long long)l->number, l->name, call, text);
 }
 
-#define MPI_TRY(l, call)                                         \
-    do {                                                         \
-        int error_ = (call);                                     \
+#define MPI_TRY(l, call)                                          \
+    do {                                                          \
+        int error_ = (call);                                      \
         if (error_ != MPI_SUCCESS) return fail(l, #call, error_); \
     } while (0)
 
@@ -86,7 +86,8 @@ static kr_status finish(struct comm_link *l, MPI_Request *r)
         MPI_TRY(l, MPI_Test(r, &done, MPI_STATUS_IGNORE));
         if (done) return KR_OK;
         if (!linger(&p, l->limit))
-            return KR_FAIL(KR_ERR_COMM, "collective %llu (%s): some rank did not answer in %g s",
+            return KR_FAIL(KR_ERR_COMM,
+                           "collective %llu (%s): some rank did not answer in %g s",
                            (unsigned long long)l->number, l->name, l->limit);
     }
 }
@@ -118,8 +119,8 @@ static kr_status blame(struct comm_link *l, struct comm_message *m, int64_t coun
         if (named++ < 8) mem_printf(&text, "%s %d", named > 1 ? "," : "", last);
     }
     st = KR_FAIL(KR_ERR_COMM, "collective %llu (%s): no answer in %g s from rank%s%s",
-                 (unsigned long long)l->number, l->name, l->limit, text.at ? text.at : " ?",
-                 named > 8 ? " and others" : "");
+                 (unsigned long long)l->number, l->name, l->limit,
+                 text.at ? text.at : " ?", named > 8 ? " and others" : "");
     mem_text_free(&text);
     return st;
 }
@@ -176,8 +177,8 @@ static kr_status mpi_broadcast(struct comm_link *l, void *at, int64_t bytes, int
         int64_t left = bytes - begin;
         MPI_Request r;
 
-        MPI_TRY(l, MPI_Ibcast((char *)at + begin, (int)(left < PIECE ? left : PIECE), MPI_BYTE,
-                              root, mpi_link(l)->comm, &r));
+        MPI_TRY(l, MPI_Ibcast((char *)at + begin, (int)(left < PIECE ? left : PIECE),
+                              MPI_BYTE, root, mpi_link(l)->comm, &r));
         TRY(finish(l, &r));
     }
     if (l->size > 1) l->sent += (double)bytes; /* what a chain sends */
@@ -195,8 +196,8 @@ static kr_status gather_piece(struct comm_link *l, const void *own, void *all, i
 
 /* `row` is a piece of a rank's chunk that steps a whole chunk from rank to rank, so a
  * chunk of any length may be gathered piece by piece. */
-static kr_status gather_rows(struct comm_link *l, const void *own, void *all, int64_t piece,
-                             int64_t bytes)
+static kr_status gather_rows(struct comm_link *l, const void *own, void *all,
+                             int64_t piece, int64_t bytes)
 {
     MPI_Datatype plain, row;
     kr_status st;
@@ -218,15 +219,16 @@ static kr_status mpi_all_gather(struct comm_link *l, const void *own, void *all,
 
     l->sent += (double)(l->size - 1) * (double)bytes;
     if (bytes <= PIECE) {
-        MPI_TRY(l, MPI_Iallgather(in_place ? MPI_IN_PLACE : own, (int)bytes, MPI_BYTE, all,
-                                  (int)bytes, MPI_BYTE, mpi_link(l)->comm, &r));
+        MPI_TRY(l, MPI_Iallgather(in_place ? MPI_IN_PLACE : own, (int)bytes, MPI_BYTE,
+                                  all, (int)bytes, MPI_BYTE, mpi_link(l)->comm, &r));
         return finish(l, &r);
     }
     for (int64_t begin = 0; begin < bytes; begin += PIECE) {
         int64_t left = bytes - begin;
         const char *from = in_place ? MPI_IN_PLACE : (const char *)own + begin;
 
-        TRY(gather_rows(l, from, (char *)all + begin, left < PIECE ? left : PIECE, bytes));
+        TRY(gather_rows(l, from, (char *)all + begin, left < PIECE ? left : PIECE,
+                        bytes));
     }
     return KR_OK;
 }
@@ -273,13 +275,14 @@ static kr_status join(struct mpi_link *m)
 /* Open MPI says "Open MPI v4.1.4, package: ...", others their own; the first part will do. */
 static void describe(struct comm_link *l, int nodes)
 {
-    char version[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    char version[MPI_MAX_LIBRARY_VERSION_STRING] = "", *v;
     int len = 0;
 
     MPI_Get_library_version(version, &len);
     version[strcspn(version, ",\n")] = '\0';
-    snprintf(l->describe, sizeof l->describe, "mpi: %d rank%s on %d node%s, %.60s", l->size,
-             l->size == 1 ? "" : "s", nodes, nodes == 1 ? "" : "s", version);
+    if ((v = strstr(version, " v"))) memmove(v + 1, v + 2, strlen(v + 2) + 1);
+    snprintf(l->describe, sizeof l->describe, "mpi: %d rank%s on %d node%s, %.60s",
+             l->size, l->size == 1 ? "" : "s", nodes, nodes == 1 ? "" : "s", version);
 }
 
 static void find_place(struct comm_link *l, const struct place *all)
@@ -369,7 +372,7 @@ static void *abort_hard(void *exit_code)
 
 /* The background thread may be inside MPI at this moment, and MPI may wait for it; then
  * the second thread ends the process, and the launcher the others. */
-static _Noreturn void mpi_abort(struct comm_link *l, int exit_code)
+static void mpi_abort(struct comm_link *l, int exit_code)
 {
     pthread_t thread;
 

@@ -25,7 +25,7 @@ static void self_close(struct comm_link *l, bool alive)
     mem_free(l);
 }
 
-static _Noreturn void self_abort(struct comm_link *l, int exit_code)
+static void self_abort(struct comm_link *l, int exit_code)
 {
     (void)l;
     fflush(NULL);
@@ -38,7 +38,8 @@ static kr_status self_agree(struct comm_link *l, int32_t *worst)
     return KR_OK;
 }
 
-static kr_status self_broadcast(struct comm_link *l, void *at, int64_t bytes, int32_t root)
+static kr_status self_broadcast(struct comm_link *l, void *at, int64_t bytes,
+                                int32_t root)
 {
     (void)l, (void)at, (void)bytes, (void)root;
     return KR_OK;

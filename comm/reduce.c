@@ -26,13 +26,13 @@ enum {
 
 /* sum = left + right; sum may be one of them, so there is nothing carried from one element
  * to the next and the loop may be vectorised whatever the pointers are. */
-#define DEFINE_ADD(name, real)                                                           \
-    static void name(void *sum, const void *left, const void *right, int64_t n)          \
-    {                                                                                    \
-        real *s = sum;                                                                   \
-        const real *a = left, *b = right;                                                \
-                                                                                         \
-        _Pragma("GCC ivdep") for (int64_t i = 0; i < n; i++) s[i] = a[i] + b[i];         \
+#define DEFINE_ADD(name, real)                                                   \
+    static void name(void *sum, const void *left, const void *right, int64_t n)  \
+    {                                                                            \
+        real *s = sum;                                                           \
+        const real *a = left, *b = right;                                        \
+                                                                                 \
+        _Pragma("GCC ivdep") for (int64_t i = 0; i < n; i++) s[i] = a[i] + b[i]; \
     }
 
 DEFINE_ADD(add_f32, float)
@@ -112,9 +112,11 @@ static kr_status pipe_push(struct pipe *p, struct piece x)
     p->begun++;
     p->piece[slot] = x;
     m[0] = (struct comm_message){ .at = shift(p->l->scratch, slot * SEGMENT),
-                                  .bytes = bytes, .peer = x.from };
-    m[1] = (struct comm_message){ .at = x.out, .bytes = bytes, .peer = x.to,
-                                  .is_out = true };
+                                  .bytes = bytes,
+                                  .peer = x.from };
+    m[1] = (struct comm_message){
+        .at = x.out, .bytes = bytes, .peer = x.to, .is_out = true
+    };
     TRY(p->l->ops->start(p->l, &m[0]));
     return p->l->ops->start(p->l, &m[1]);
 }
@@ -156,10 +158,13 @@ kr_status comm_reduce_direct(struct comm_link *l, void *all, void *own, int64_t 
     for (int64_t begin = 0; begin < chunk; begin += most)
         for (int32_t i = 1; i < l->size; i++) {
             int32_t to = (l->rank + i) % l->size;
-            struct piece x = { .to = to, .from = (l->rank - i + l->size) % l->size,
+            struct piece x = { .to = to,
+                               .from = (l->rank - i + l->size) % l->size,
                                .out = shift(all, to * chunk * size),
-                               .mine = i == 1 ? mine : own, .sum = own,
-                               .mine_is_left = true, .len = chunk };
+                               .mine = i == 1 ? mine : own,
+                               .sum = own,
+                               .mine_is_left = true,
+                               .len = chunk };
 
             TRY(pipe_push(&p, cut(x, begin, type)));
         }
@@ -185,10 +190,13 @@ static kr_status cube_step(struct pipe *p, const struct comm_tree *t, int32_t bi
 
     for (int32_t c = l->rank & (2 * bit - 1); c < l->size; c += 2 * bit) {
         void *mine = shift(t->at[0], c * bytes);
-        struct piece x = { .to = peer, .from = peer, .mine = mine,
+        struct piece x = { .to = peer,
+                           .from = peer,
+                           .mine = mine,
                            .out = shift(t->at[0], (c ^ bit) * bytes),
                            .sum = 2 * bit == l->size ? t->own : mine,
-                           .mine_is_left = l->rank < peer, .len = t->chunk };
+                           .mine_is_left = l->rank < peer,
+                           .len = t->chunk };
 
         for (int64_t begin = 0; begin < t->chunk; begin += SEGMENT / size)
             TRY(pipe_push(p, cut(x, begin, t->type)));
@@ -250,7 +258,8 @@ static kr_status list_parts(struct gather *g)
     return KR_OK;
 }
 
-static kr_status gather_open(struct gather *g, struct comm_link *l, const struct comm_tree *t)
+static kr_status gather_open(struct gather *g, struct comm_link *l,
+                             const struct comm_tree *t)
 {
     int64_t size = (int64_t)kern_dtype_bytes(t->type), share;
 
@@ -285,16 +294,18 @@ static kr_status gather_segment(struct gather *g, int64_t begin, int64_t bytes)
             continue;
         }
         p->at = shift(l->scratch, i * bytes);
-        g->messages[n++] = (struct comm_message){ .at = p->at, .bytes = bytes,
-                                                  .peer = p->rank };
+        g->messages[n++] =
+            (struct comm_message){ .at = p->at, .bytes = bytes, .peer = p->rank };
     }
     for (int32_t i = 1; i < l->size; i++)
         for (int k = 0; k < t->count; k++) {
             int32_t to = (l->rank + i) % l->size;
 
-            g->messages[n++] = (struct comm_message){ .at = shift(t->at[k], to * chunk + begin),
-                                                      .bytes = bytes, .peer = to,
-                                                      .is_out = true };
+            g->messages[n++] =
+                (struct comm_message){ .at = shift(t->at[k], to * chunk + begin),
+                                       .bytes = bytes,
+                                       .peer = to,
+                                       .is_out = true };
         }
     for (int64_t i = 0; i < n; i++)
         TRY(l->ops->start(l, &g->messages[i]));

@@ -75,7 +75,8 @@ static inline int tree_push(struct tree_node *stack, int *depth, int64_t leaves,
 
 /* The nodes that the run of leaves covers, ascending, into nodes[TREE_DEPTH]: what
  * tree_push leaves on the stack.  Returns how many; a run of 0 leaves has none. */
-static inline int tree_cover(int64_t leaves, struct tree_node run, struct tree_node *nodes)
+static inline int tree_cover(int64_t leaves, struct tree_node run,
+                             struct tree_node *nodes)
 {
     int count = 0;
 

@@ -7,18 +7,9 @@
 #include "comm/comm.h"
 #include "trainer/run/settings.h"
 
-struct loop_request {
-    const char *run;    /* the run directory */
-    const char *config; /* INI text or NULL */
-    const char *config_name;
-    char *const *sets; /* "section.key=value" */
-    int set_count;
-};
-
-/* [collective] Train.  Returns a code of scheduler/exitcode.h. */
-int loop_main(struct comm *c, const struct loop_request *request);
-
-/* The exit code of a status. */
-int exit_code_of(kr_status st);
+/* [collective] Train the run in directory `run` with these settings; `about` goes into
+ * its checkpoints.  *stopped: it was asked to end early and its state is saved. */
+kr_status loop_train(struct comm *c, const struct settings *set, const char *run,
+                     const char *about, bool *stopped);
 
 #endif

@@ -1,0 +1,81 @@
+/* commit.c - see commit.h for the order, which is all that matters here. */
+#include "checkpoints/commit.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "checkpoints/catalog.h"
+#include "checkpoints/shard_file.h"
+
+/* The view is for people: no view is a warning, not a failure. */
+static void write_view(const struct commit_job *job)
+{
+    char path[FS_PATH];
+
+    if (fs_path(path, "%s/model.h5", job->attempt) != KR_OK ||
+        shard_file_view(path, &job->manifest) != KR_OK) {
+        LOG_WARNING("%s: no model.h5 view in this checkpoint", job->attempt);
+        (void)fs_unlink(path);
+    }
+}
+
+static kr_status write_manifest(const struct commit_job *job)
+{
+    char path[FS_PATH], temp[FS_PATH], *text = NULL;
+    kr_status st;
+    int fd = -1;
+
+    TRY(fs_path(path, "%s/manifest.json", job->attempt));
+    TRY(fs_path(temp, "%s/manifest.json.tmp", job->attempt));
+    TRY(manifest_print(&job->manifest, &text));
+    TRY_OR(st, fs_open(&fd, temp, O_WRONLY | O_CREAT | O_TRUNC), done);
+    st = fs_pwrite(fd, temp, text, strlen(text), 0);
+    if (st == KR_OK) st = fs_fsync(fd, temp);
+    if (fs_close(fd, temp) != KR_OK && st == KR_OK) st = KR_ERR_IO;
+    if (st == KR_OK) st = fs_rename(temp, path);
+done:
+    mem_free(text);
+    return st;
+}
+
+/* Put the attempt under its final name, whatever stands there. */
+static kr_status put_in_place(const struct commit_job *job)
+{
+    char aside[FS_PATH];
+    bool swapped;
+
+    if (!fs_exists(job->final)) return fs_rename(job->attempt, job->final);
+    TRY(fs_exchange(job->attempt, job->final, &swapped));
+    if (swapped) return KR_OK; /* the old one is an attempt now, to be removed */
+    TRY(fs_path(aside, "%s-old", job->attempt));
+    TRY(fs_rename(job->final, aside));
+    return fs_rename(job->attempt, job->final);
+}
+
+static void write_hint(const struct commit_job *job)
+{
+    const char *name = strrchr(job->final, '/') + 1;
+    char path[FS_PATH];
+
+    if (fs_path(path, "%s/checkpoints/latest", job->run) == KR_OK)
+        (void)fs_replace(path, name, strlen(name));
+}
+
+kr_status commit(struct commit_job *job)
+{
+    char parent[FS_PATH];
+
+    TRY(fs_path(parent, "%s/checkpoints", job->run));
+    write_view(job);
+    TRY(write_manifest(job));
+    TRY(fs_fsync_dir(job->attempt));
+    TRY(lease_check(job->lease));
+    TRY(put_in_place(job));
+    TRY(fs_fsync_dir(parent));
+    write_hint(job);
+    if (fs_exists(job->attempt)) (void)catalog_remove(job->attempt);
+    return KR_OK;
+}

@@ -1,0 +1,255 @@
+/* lease.c - lock, look, take, renew. */
+#include "checkpoints/lease.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fs.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+enum { LEASE_MAX = 4096, RENEWALS_WATCHED = 3 };
+static const double renew_seconds = 2;
+
+/* What lease.json says. */
+struct holder {
+    char host[128], job[64];
+    int64_t pid, started, generation, renewals;
+};
+
+struct lease {
+    struct holder me;
+    char path[FS_PATH];
+    int fd;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool stop, lost;
+};
+
+/* Start time of a process in clock ticks since boot, -1 if there is none: field 22 of
+ * /proc/PID/stat, counted after the command's closing parenthesis. */
+static int64_t process_start(int64_t pid)
+{
+    char path[64], text[1024] = "", *at;
+    long long ticks = -1;
+    FILE *f;
+
+    snprintf(path, sizeof path, "/proc/%" PRId64 "/stat", pid);
+    if (!(f = fopen(path, "r"))) return -1;
+    at = fgets(text, sizeof text, f) ? strrchr(text, ')') : NULL;
+    fclose(f);
+    if (!at || at[1] != ' ' || at[2] == 'Z') return -1;
+    for (int field = 2; field < 22 && at; field++)
+        at = strchr(at + 1, ' ');
+    return at && sscanf(at, "%lld", &ticks) == 1 ? ticks : -1;
+}
+
+static void describe_me(struct holder *h)
+{
+    const char *job = getenv("SLURM_JOB_ID");
+
+    *h = (struct holder){ .pid = getpid(), .started = process_start(getpid()) };
+    (void)gethostname(h->host, sizeof h->host - 1);
+    snprintf(h->job, sizeof h->job, "%s", job ? job : "");
+    for (char *c = h->host; *c; c++)
+        if (*c == '"' || *c == '\\') *c = '_';
+    for (char *c = h->job; *c; c++)
+        if (*c == '"' || *c == '\\') *c = '_';
+}
+
+/* ---- the file --------------------------------------------------------------------------- */
+
+static kr_status write_lease(int fd, const char *path, const struct holder *h)
+{
+    char text[LEASE_MAX];
+    int n = snprintf(text, sizeof text,
+                     "{\"host\": \"%s\", \"pid\": %" PRId64 ", \"started\": %" PRId64
+                     ", \"job\": \"%s\", \"generation\": %" PRId64 ", \"renewals\": %" PRId64
+                     "}\n",
+                     h->host, h->pid, h->started, h->job, h->generation, h->renewals);
+
+    TRY(fs_pwrite(fd, path, text, (size_t)n, 0));
+    if (ftruncate(fd, n) != 0)
+        return KR_FAIL(KR_ERR_IO, "%s: cannot cut: %s", path, strerror(errno));
+    return KR_OK;
+}
+
+static int64_t number(const cJSON *j, const char *key)
+{
+    const cJSON *n = cJSON_GetObjectItemCaseSensitive(j, key);
+
+    return cJSON_IsNumber(n) && n->valuedouble >= 0 && n->valuedouble < 0x1p53
+               ? (int64_t)n->valuedouble
+               : 0;
+}
+
+static void copy_text(char *out, size_t size, const cJSON *j, const char *key)
+{
+    const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key));
+
+    snprintf(out, size, "%s", s ? s : "");
+}
+
+/* An empty, torn or foreign file reads as nobody. */
+static bool read_lease(int fd, struct holder *out)
+{
+    char text[LEASE_MAX + 1];
+    ssize_t n = pread(fd, text, LEASE_MAX, 0);
+    cJSON *j = n > 0 ? cJSON_ParseWithLength(text, (size_t)n) : NULL;
+
+    *out = (struct holder){ 0 };
+    if (!j) return false;
+    copy_text(out->host, sizeof out->host, j, "host");
+    copy_text(out->job, sizeof out->job, j, "job");
+    out->pid = number(j, "pid");
+    out->started = number(j, "started");
+    out->generation = number(j, "generation");
+    out->renewals = number(j, "renewals");
+    cJSON_Delete(j);
+    return out->host[0] != '\0';
+}
+
+static kr_status busy(const char *path, const struct holder *h)
+{
+    return KR_FAIL(KR_ERR_BUSY,
+                   "%s: the run is held by process %" PRId64 " on %s%s%s (generation %" PRId64
+                   "); stop it first",
+                   path, h->pid, h->host[0] ? h->host : "an unknown host",
+                   h->job[0] ? ", job " : "", h->job, h->generation);
+}
+
+/* ---- taking ----------------------------------------------------------------------------- */
+
+/* Is the holder named in the file alive?  Only for another host this takes a while. */
+static bool is_alive(int fd, const struct holder *me, const struct holder *h)
+{
+    struct holder later;
+
+    if (strcmp(h->host, me->host) == 0)
+        return h->pid != me->pid && process_start(h->pid) >= 0 &&
+               process_start(h->pid) == h->started;
+    LOG_NOTE("lease of process %" PRId64 " on %s: watching whether it is renewed", h->pid,
+             h->host);
+    clock_sleep(RENEWALS_WATCHED * renew_seconds);
+    return read_lease(fd, &later) &&
+           (later.renewals != h->renewals || later.generation != h->generation);
+}
+
+static kr_status take(struct lease *l, int64_t newest)
+{
+    struct holder h;
+    bool held;
+
+    if (flock(l->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        (void)read_lease(l->fd, &h);
+        return busy(l->path, &h);
+    }
+    held = read_lease(l->fd, &h);
+    if (held && is_alive(l->fd, &l->me, &h)) return busy(l->path, &h);
+    l->me.generation = (h.generation > newest ? h.generation : newest) + 1;
+    if (held)
+        LOG_NOTE("lease taken over from process %" PRId64 " on %s, which is gone", h.pid,
+                 h.host);
+    TRY(write_lease(l->fd, l->path, &l->me));
+    return fs_fsync(l->fd, l->path);
+}
+
+/* Raise the counter every two seconds until told to stop. */
+static void *renew(void *arg)
+{
+    struct lease *l = arg;
+    struct timespec until;
+
+    pthread_mutex_lock(&l->lock);
+    while (!l->stop) {
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += (time_t)renew_seconds;
+        pthread_cond_timedwait(&l->changed, &l->lock, &until);
+        if (l->stop || l->lost) continue;
+        l->me.renewals++;
+        if (write_lease(l->fd, l->path, &l->me) != KR_OK) l->lost = true;
+    }
+    pthread_mutex_unlock(&l->lock);
+    return NULL;
+}
+
+static kr_status start(struct lease *l)
+{
+    sigset_t all, old;
+    int error;
+
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->changed, NULL);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    error = pthread_create(&l->thread, NULL, renew, l);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return error ? KR_FAIL(KR_ERR_DEVICE, "cannot start a thread: %s", strerror(error))
+                 : KR_OK;
+}
+
+kr_status lease_take(struct lease **out, const char *run, int64_t newest)
+{
+    struct lease *l = NULL;
+    kr_status st;
+
+    TRY(mem_alloc(&l, 1, sizeof *l, "lease"));
+    l->fd = -1;
+    describe_me(&l->me);
+    TRY_OR(st, fs_path(l->path, "%s/lease.json", run), done);
+    TRY_OR(st, fs_open(&l->fd, l->path, O_RDWR | O_CREAT), done);
+    TRY_OR(st, take(l, newest), done);
+    TRY_OR(st, start(l), done);
+    *out = l;
+done:
+    if (st != KR_OK) {
+        if (l->fd >= 0) close(l->fd);
+        mem_free(l);
+    }
+    return st;
+}
+
+/* The file is opened anew: somebody may have replaced it under our descriptor. */
+kr_status lease_check(struct lease *l)
+{
+    struct holder h;
+    bool ours;
+    int fd;
+
+    TRY(fs_open(&fd, l->path, O_RDONLY));
+    pthread_mutex_lock(&l->lock); /* not while the thread writes */
+    ours = read_lease(fd, &h) && h.generation == l->me.generation && h.pid == l->me.pid &&
+           strcmp(h.host, l->me.host) == 0;
+    pthread_mutex_unlock(&l->lock);
+    close(fd);
+    return ours ? KR_OK : busy(l->path, &h);
+}
+
+int64_t lease_generation(const struct lease *l) { return l->me.generation; }
+
+void lease_give_back(struct lease *l)
+{
+    if (!l) return;
+    pthread_mutex_lock(&l->lock);
+    l->stop = true;
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->lock);
+    pthread_join(l->thread, NULL);
+    if (lease_check(l) == KR_OK) (void)ftruncate(l->fd, 0);
+    close(l->fd);
+    pthread_cond_destroy(&l->changed);
+    pthread_mutex_destroy(&l->lock);
+    mem_free(l);
+}

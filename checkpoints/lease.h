@@ -1,0 +1,37 @@
+/*
+ * lease.h - who may write into a run directory.
+ *
+ * RUN/lease.json names the holder: host, process and when that process started, job,
+ * generation, and a counter that a thread of the holder raises every two seconds.  The
+ * file is also locked with flock, which dies with the process.
+ *
+ * Taking it: the lock is held by somebody: busy.  Else, same host: the process of the
+ * lease is looked up; if it lives, busy (its start time tells it from a reused number).
+ * Other host: the counter is watched for three renewals; if it moves, busy.  Else the
+ * holder is gone and the lease is taken with the next generation.  Nothing depends on
+ * wall time.
+ *
+ * The generation is the fencing token: before a commit lease_check reads the file again,
+ * and a holder that was replaced meanwhile must not commit.
+ */
+#ifndef CKPT_LEASE_H
+#define CKPT_LEASE_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+struct lease; /* opaque */
+
+/* KR_ERR_BUSY with a line that names the holder.  Generations start after `newest`. */
+kr_status lease_take(struct lease **out, const char *run, int64_t newest);
+
+/* Still ours?  KR_ERR_BUSY if not. */
+kr_status lease_check(struct lease *l);
+
+int64_t lease_generation(const struct lease *l);
+
+/* Stop renewing; remove the file if it is still ours.  NULL is fine. */
+void lease_give_back(struct lease *l);
+
+#endif

@@ -1,0 +1,132 @@
+/* commands.c - `train`, and what the commands share. */
+#include "trainer/run/commands.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fs.h"
+#include "base/log.h"
+#include "scheduler/exitcode.h"
+#include "trainer/run/loop.h"
+
+const char *const about_program = "kilorank " KILORANK_VERSION;
+
+int exit_code_of(kr_status st)
+{
+    switch (st) {
+    case KR_OK: return EXIT_DONE;
+    case KR_ERR_ARG: return EXIT_USAGE;
+    case KR_ERR_MEM: return EXIT_FAILED;
+    case KR_ERR_IO: return EXIT_IO;
+    case KR_ERR_DATA: return EXIT_FAILED;
+    case KR_ERR_DEVICE: return EXIT_DEVICE;
+    case KR_ERR_COMM: return EXIT_COMM;
+    case KR_ERR_NUMERIC: return EXIT_NUMERIC;
+    case KR_ERR_BUSY: return EXIT_BUSY;
+    case KR_ERR_NO_CKPT: return EXIT_NO_CHECKPOINT;
+    }
+    return EXIT_FAILED;
+}
+
+kr_status start_comm(struct comm **out, const struct settings *set)
+{
+    struct comm_config config = { set->backend, set->timeout, set->fault };
+
+    TRY(comm_open(out, &config));
+    log_mute(false);
+    log_setup("kilorank", comm_size(*out) > 1 ? comm_rank(*out) : -1);
+    return KR_OK;
+}
+
+int end_comm(struct comm *c, kr_status st, bool agreed, int code)
+{
+    if (st != KR_OK && !agreed && comm_size(c) > 1) comm_abort(c, code);
+    comm_close(c);
+    return code;
+}
+
+/* ---- train ------------------------------------------------------------------------------ */
+
+static void train_help(FILE *out)
+{
+    fprintf(out,
+            "usage: kilorank train [CONFIG] --run DIR [--set section.key=value]...\n\n"
+            "Train, or go on with, the run in DIR.  CONFIG is an INI file; without it the\n"
+            "settings of DIR are used, or those of the quick start.  On several ranks:\n\n"
+            "  mpirun -np 8 kilorank train run.ini --run runs/a\n\n"
+            "Signals TERM, USR1 and INT, or a file DIR/stop: finish the step, save, end.\n\n"
+            "Settings, their defaults, and what they may be:\n");
+    cfg_help(settings_table, out);
+}
+
+struct train_args {
+    const char *run, *config;
+    bool help;
+};
+
+static kr_status parse_train(int argc, char **argv, struct train_args *a,
+                             struct settings *set)
+{
+    static const struct option options[] = { { "run", required_argument, NULL, 'r' },
+                                             { "set", required_argument, NULL, 's' },
+                                             { "help", no_argument, NULL, 'h' },
+                                             { 0 } };
+    char path[FS_PATH];
+    int c;
+
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, "+r:s:h", options, NULL)) != -1 || optind < argc) {
+        if (c == 'h') a->help = true;
+        if (c == 'r') a->run = optarg;
+        if (c == '?')
+            return KR_FAIL(KR_ERR_ARG, "train: %s: unknown option, or its value is missing",
+                           argv[optind - 1]);
+        if (c == -1 && a->config)
+            return KR_FAIL(KR_ERR_ARG, "train: %s: one CONFIG is enough", argv[optind]);
+        if (c == -1) a->config = argv[optind++];
+    }
+    if (a->help) return KR_OK;
+    if (!a->run) return KR_FAIL(KR_ERR_ARG, "train: --run DIR is missing");
+    TRY(cfg_defaults(settings_table, set));
+    TRY(fs_path(path, "%s/config.ini", a->run));
+    if (a->config)
+        TRY(cfg_read_file(settings_table, set, a->config));
+    else if (fs_exists(path))
+        TRY(cfg_read_file(settings_table, set, path));
+    optind = 1;
+    while ((c = getopt_long(argc, argv, "+r:s:h", options, NULL)) != -1 || optind < argc) {
+        if (c == 's') TRY(cfg_set(settings_table, set, optarg, "--set"));
+        if (c == -1) optind++;
+    }
+    return KR_OK;
+}
+
+/* What must hold for this many ranks, told once. */
+static kr_status check_together(struct comm *c, const struct settings *set)
+{
+    return comm_agree(c, comm_rank(c) == 0 ? settings_check(set, comm_size(c)) : KR_OK);
+}
+
+int train_command(int argc, char **argv)
+{
+    struct train_args args = { 0 };
+    struct settings set;
+    struct comm *c = NULL;
+    bool stopped = false;
+    kr_status st;
+
+    if (parse_train(argc, argv, &args, &set) != KR_OK) return EXIT_USAGE;
+    if (args.help) {
+        train_help(stdout);
+        return EXIT_DONE;
+    }
+    st = start_comm(&c, &set);
+    if (st != KR_OK) return exit_code_of(st);
+    st = check_together(c, &set);
+    if (st != KR_OK) return end_comm(c, st, true, exit_code_of(st));
+    st = loop_train(c, &set, args.run, about_program, &stopped);
+    return end_comm(c, st, st == KR_ERR_ARG || st == KR_ERR_BUSY || st == KR_ERR_NO_CKPT,
+                    st == KR_OK && stopped ? EXIT_REQUEUE : exit_code_of(st));
+}

@@ -1,0 +1,89 @@
+/* eval_command.c - `eval`: loss and perplexity of a checkpoint on tokens. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "scheduler/exitcode.h"
+#include "trainer/run/commands.h"
+#include "trainer/run/load.h"
+#include "trainer/run/options.h"
+
+struct eval_args {
+    char data[SETTINGS_TEXT];
+    int64_t batches;
+};
+
+/* clang-format off */
+static const struct cfg_field eval_options[] = {
+    CFG_TEXT(struct eval_args, data, "data", "", "tokens to read; empty: what the run holds out"),
+    CFG_INT (struct eval_args, batches, "batches", "0", 0, 1e12, "batches of train.batch sequences; 0: all"),
+    { .name = NULL },
+};
+/* clang-format on */
+
+static void help(FILE *out)
+{
+    fprintf(out, "usage: kilorank eval DIR [--data PATH] [--batches N] "
+                 "[--set section.key=value]...\n\n"
+                 "Mean loss (nats per token) and perplexity of the newest valid checkpoint of\n"
+                 "run DIR, or of checkpoint DIR, as one JSON object.  Works on several ranks:\n\n"
+                 "  mpirun -np 4 kilorank eval runs/a --data valid.bin\n\nOptions:\n");
+    cfg_help(eval_options, out);
+}
+
+static kr_status open_data(struct loaded *l, const struct eval_args *a)
+{
+    struct trainer *t = &l->trainer;
+
+    if (!a->data[0]) return trainer_open_data(t);
+    TRY(tokens_open(&t->valid, a->data, TOKENS_ALL, 0, l->set.vocab));
+    if (tokens_count(t->valid) > l->set.context) return KR_OK;
+    return KR_FAIL(KR_ERR_ARG, "%s: %" PRId64 " tokens are too few for one sequence of %" PRId64
+                               " and its last label",
+                   a->data, tokens_count(t->valid), l->set.context);
+}
+
+static kr_status evaluate(struct loaded *l, struct comm *c, const struct options *o,
+                          const struct eval_args *a)
+{
+    int64_t tokens;
+    double loss;
+
+    TRY(load_model(l, c, o->path, o->sets, o->set_count));
+    TRY(comm_agree(c, settings_check(&l->set, comm_size(c))));
+    TRY(comm_agree(c, open_data(l, a)));
+    if (!l->trainer.valid)
+        return KR_FAIL(KR_ERR_ARG, "eval: the run holds nothing out; give --data");
+    TRY(trainer_eval(&l->trainer, l->trainer.valid, a->batches, &loss, &tokens));
+    if (comm_rank(c) == 0)
+        printf("{\"step\": %" PRId64 ", \"loss\": %.9g, \"perplexity\": %.9g, \"tokens\": %"
+               PRId64 "}\n", l->step, loss, exp(loss), tokens);
+    return KR_OK;
+}
+
+int eval_command(int argc, char **argv)
+{
+    struct loaded l = { 0 };
+    struct options o;
+    struct eval_args a;
+    struct settings set;
+    struct comm *c = NULL;
+    kr_status st;
+
+    if (options_read(argc, argv, eval_options, &a, &o) != KR_OK) return EXIT_USAGE;
+    if (o.help) {
+        help(stdout);
+        return EXIT_DONE;
+    }
+    if (!o.path) {
+        (void)KR_FAIL(KR_ERR_ARG, "eval: DIR is missing");
+        return EXIT_USAGE;
+    }
+    (void)cfg_defaults(settings_table, &set);
+    st = start_comm(&c, &set);
+    if (st != KR_OK) return exit_code_of(st);
+    st = evaluate(&l, c, &o, &a);
+    load_close(&l);
+    return end_comm(c, st, st == KR_ERR_ARG || st == KR_ERR_NO_CKPT, exit_code_of(st));
+}

@@ -1,0 +1,42 @@
+/* load.c - settings from the checkpoint, weights into a trainer that does not train. */
+#include "trainer/run/load.h"
+
+#include "base/mem.h"
+#include "trainer/run/resume.h"
+
+static kr_status load_weights(struct loaded *l, struct comm *c, struct ckpt *k)
+{
+    struct state s = { 0 };
+    kr_status st;
+
+    l->set.shard = 1;
+    TRY(comm_agree(c, trainer_open(&l->trainer, &l->set, c, false)));
+    TRY_OR(st, comm_agree(c, state_open(&s, &l->trainer)), done);
+    TRY_OR(st, ckpt_read(k, l->trainer.q, &s.view), done);
+    st = shard_publish(l->trainer.shard, true);
+done:
+    state_close(&s);
+    return st;
+}
+
+kr_status load_model(struct loaded *out, struct comm *c, const char *path,
+                     char *const *sets, int set_count)
+{
+    struct ckpt_config config = { .run = path, .keep = 1, .read_only = true };
+    struct ckpt_info info = { 0 };
+    struct ckpt *k = NULL;
+    kr_status st;
+
+    TRY(ckpt_open(&k, c, &config));
+    TRY_OR(st, resume_settings(k, &info, &out->set), done);
+    out->step = info.step;
+    for (int i = 0; i < set_count; i++)
+        TRY_OR(st, cfg_set(settings_table, &out->set, sets[i], "--set"), done);
+    st = load_weights(out, c, k);
+done:
+    mem_free(info.settings);
+    ckpt_close(k);
+    return st;
+}
+
+void load_close(struct loaded *l) { trainer_close(&l->trainer); }

@@ -1,0 +1,20 @@
+/* load.h - a model from a checkpoint, for reading: eval and generate. */
+#ifndef TRAIN_LOAD_H
+#define TRAIN_LOAD_H
+
+#include "trainer/run/state.h"
+
+struct loaded {
+    struct settings set;
+    struct trainer trainer;
+    int64_t step;
+};
+
+/* [collective] Weights of the newest valid checkpoint of run directory `path`, or of the
+ * checkpoint `path` itself.  sets: "section.key=value" on top of its settings; only
+ * run.* and data.* make sense. */
+kr_status load_model(struct loaded *out, struct comm *c, const char *path,
+                     char *const *sets, int set_count);
+void load_close(struct loaded *l);
+
+#endif

@@ -1,0 +1,20 @@
+/*
+ * resume.h - where a run goes on: the newest checkpoint that passes every check.
+ */
+#ifndef TRAIN_RESUME_H
+#define TRAIN_RESUME_H
+
+#include "trainer/run/state.h"
+
+/*
+ * [collective] Load the newest checkpoint that reads back right, passing over bad ones
+ * with a warning; without any checkpoint set start values.  *step: steps done so far.
+ * KR_ERR_NO_CKPT: some exist, none is good (never a silent start from scratch).
+ * KR_ERR_ARG: it was made with other settings; one line for each.
+ */
+kr_status resume(struct ckpt *k, struct trainer *t, const struct state *s, int64_t *step);
+
+/* [collective] Only find the settings of the newest valid checkpoint of k. */
+kr_status resume_settings(struct ckpt *k, struct ckpt_info *info, struct settings *out);
+
+#endif
