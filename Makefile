@@ -50,9 +50,9 @@ comm.src        := $(wildcard comm/*.c)
 checkpoints.src := $(wildcard checkpoints/*.c)
 trainer.src     := $(wildcard trainer/model/*.c trainer/data/*.c trainer/run/*.c)
 # the front command takes single files of the modules, those without MPI and HDF5
+FRONT_CHECKPOINTS := tool.c manifest.c shard_read.c catalog.c lease.c
 front.src       := $(wildcard front/*.c) trainer/data/prepare.c \
                    $(addprefix checkpoints/,$(FRONT_CHECKPOINTS))
-FRONT_CHECKPOINTS = tool.c manifest.c shard_read.c keep.c
 
 obj = $(patsubst %.c,$(O)/%.o,$1)
 kernels.obj = $(call obj,$(kernels.src)) $(patsubst %.c,$(O)/%.64.o,$(kernels64.src))
@@ -120,3 +120,39 @@ $(fuzz): $(B)/tests/fuzz/%: tests/fuzz/%.c $(FUZZ_SRC)
 	@mkdir -p $(@D)
 	$(call q,FUZZ)$(FUZZ_CC) -I. -D_GNU_SOURCE -std=c17 -g -O1 \
 	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $^ $(FRONT_LIBS)
+
+# tests link against everything; those without a source of their own are shell scripts
+tests-quick := $(unit) $(mpi) $(cli)
+.PHONY: tests fuzz
+tests: $(PROGRAMS) $(unit) $(mpi)
+fuzz: $(fuzz)
+
+check: deps-check
+	@$(MAKE) --no-print-directory tests
+	@BUILD=$(B) tests/run $(tests-quick)
+check-all: deps-check
+	@$(MAKE) --no-print-directory tests fuzz
+	@BUILD=$(B) tests/run scripts/lint $(tests-quick) $(fault) tests/fuzz/run.sh
+run: deps
+	@$(MAKE) --no-print-directory all
+	@BUILD=$(B) scripts/quick-start
+bench: deps
+	@$(MAKE) --no-print-directory all
+	@BUILD=$(B) scripts/bench
+deps:
+	@scripts/install-deps run
+deps-check:
+	@scripts/install-deps check
+lint:
+	@scripts/lint
+info:
+	@echo "CONFIG  $(CONFIG), programs in $(B)/"
+	@echo "CC      $(CC)    MARCH $(MARCH) (kernels and reductions; set it to build for other nodes)"
+	@echo "MPI     $(if $(HAVE_MPI),$(shell command -v $(MPICC)),not found: install libopenmpi-dev)"
+	@echo "HDF5    $(if $(HAVE_HDF5),$(shell pkg-config --modversion hdf5),not found: install libhdf5-dev)"
+	@echo "CUDA    $(if $(HAVE_CUDA),$(NVCC),no CUDA worker is built: $(if $(NVCC),no CUDA sources yet,no nvcc))"
+	@echo "CFLAGS  $(CFLAGS)"
+clean:
+	rm -rf build
+
+-include $(shell find $(O) -name '*.d' 2>/dev/null)

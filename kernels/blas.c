@@ -50,7 +50,7 @@ static void describe_openblas(void *lib)
 
     symbol(lib, "openblas_get_config", &config);
     symbol(lib, "openblas_get_corename", &core);
-    if (config) sscanf(config(), "%63[^ ] %63s", version, version + 9);
+    if (config) sscanf(config(), "%8[^ ] %50s", version, version + 9);
     if (config) version[8] = ' ';
     snprintf(blas.about, sizeof blas.about, "%s %s", version, core ? core() : "");
 }

@@ -55,11 +55,6 @@ const char *kern_device_describe(const struct kern_device *d)
     return d->back->describe(d->state);
 }
 
-size_t kern_dtype_bytes(enum kern_dtype t)
-{
-    return t == KERN_F64 ? 8 : t == KERN_F32 ? 4 : 2;
-}
-
 kr_status kern_alloc(struct kern_device *d, void *out, size_t bytes, const char *what)
 {
     void *at = NULL;

@@ -35,6 +35,11 @@ extern "C" {
 
 enum kern_dtype { KERN_F32, KERN_F64, KERN_BF16 };
 
+static inline size_t kern_dtype_bytes(enum kern_dtype t)
+{
+    return t == KERN_F64 ? 8 : t == KERN_F32 ? 4 : 2;
+}
+
 struct kern_device; /* opaque */
 struct kern_queue;  /* opaque; belongs to a device */
 struct kern_event;  /* opaque; belongs to a device */
@@ -52,7 +57,6 @@ void kern_device_close(struct kern_device *d); /* after all its queues; NULL is 
 const char *kern_device_name(const struct kern_device *d);     /* "cpu" */
 const char *kern_device_describe(const struct kern_device *d); /* processor, matmul library */
 enum kern_dtype kern_device_type(const struct kern_device *d); /* of weights and gradients */
-size_t kern_dtype_bytes(enum kern_dtype t);
 bool kern_device_is_host(const struct kern_device *d); /* memory that MPI can read */
 
 /* [local] Device memory, aligned to at least 256 bytes.  The contents are unspecified
