@@ -5,6 +5,7 @@
  * replace it (exec) by the worker that lies beside it, so `mpirun -np 8 kilorank train`
  * works as MPI users expect.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "checkpoints/tool.h"
 #include "scheduler/exitcode.h"
 #include "trainer/data/prepare.h"
@@ -27,28 +29,47 @@ static const struct command {
     { "ckpt", "list, verify, show, hash, diff, prune checkpoints", ckpt_tool_main },
     { "bench", "measure this machine", NULL },
 };
-enum { COMMANDS = sizeof commands / sizeof *commands };
+enum { COMMANDS = sizeof commands / sizeof *commands, NAME = 32 };
 
 static void help(FILE *out)
 {
     fputs("usage: kilorank COMMAND ...\n\n"
-          "Train transformers on MPI ranks, with the same bits after any fault.\n\n", out);
+          "Train transformers on MPI ranks, with the same bits after any fault.\n\n",
+          out);
     for (size_t i = 0; i < COMMANDS; i++)
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
     fputs("\n  kilorank COMMAND --help    more on one of them\n"
           "  kilorank --version\n\n"
-          "  mpirun -np 2 kilorank train --run runs/first\n", out);
+          "  mpirun -np 2 kilorank train --run runs/first\n",
+          out);
 }
 
-/* Which worker: as the arguments or the environment say, else by what is there. */
-static const char *wanted_device(int argc, char **argv)
+/* The value if text is a setting of run.device, written as the worker takes it. */
+static const char *device_set(const char *text)
 {
-    const char *device = getenv("KILORANK_DEVICE");
+    static const char name[] = "run.device";
 
-    for (int i = 1; i + 1 < argc; i++)
-        if (strcmp(argv[i], "--set") == 0 && strncmp(argv[i + 1], "run.device=", 11) == 0)
-            device = argv[i + 1] + 11;
-    return device ? device : "auto";
+    text += strspn(text, " ");
+    if (strncmp(text, name, sizeof name - 1) != 0) return NULL;
+    text += sizeof name - 1;
+    text += strspn(text, " ");
+    return *text == '=' ? text + 1 + strspn(text + 1, " ") : NULL;
+}
+
+/* The last run.device in the arguments; NULL: none. */
+static const char *device_argument(int argc, char **argv)
+{
+    const char *device = NULL, *found = NULL;
+
+    for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], "--set=", 6) == 0)
+            found = device_set(argv[i] + 6);
+        else if (strcmp(argv[i], "--set") == 0 && i + 1 < argc)
+            found = device_set(argv[++i]);
+        if (found) device = found;
+        found = NULL;
+    }
+    return device;
 }
 
 static kr_status folder_of_program(char out[FS_PATH])
@@ -61,11 +82,31 @@ static kr_status folder_of_program(char out[FS_PATH])
     return KR_OK;
 }
 
+/* The arguments with the device of the environment as a setting, for the worker to obey. */
+static char **with_device(int argc, char **argv, const char *device)
+{
+    static char option[] = "--set";
+    char **more = NULL, *set = NULL;
+
+    if (mem_alloc(&more, (size_t)argc + 3, sizeof *more, "arguments") != KR_OK ||
+        mem_alloc(&set, strlen(device) + sizeof "run.device=", 1, "arguments") != KR_OK)
+        return NULL;
+    memcpy(more, argv, (size_t)argc * sizeof *more);
+    strcat(strcpy(set, "run.device="), device);
+    more[argc] = option;
+    more[argc + 1] = set;
+    return more;
+}
+
 static int run_worker(int argc, char **argv)
 {
     char folder[FS_PATH], cpu[FS_PATH], cuda[FS_PATH];
-    const char *device = wanted_device(argc, argv), *worker = cpu;
+    const char *device = device_argument(argc, argv), *worker = cpu;
 
+    if (!device && (device = getenv("KILORANK_DEVICE")) && *device)
+        argv = with_device(argc, argv, device);
+    if (!argv) return EXIT_FAILED;
+    if (!device || !*device) device = "auto";
     if (folder_of_program(folder) != KR_OK ||
         fs_path(cpu, "%s/kilorank-worker-cpu", folder) != KR_OK ||
         fs_path(cuda, "%s/kilorank-worker-cuda", folder) != KR_OK)
@@ -73,25 +114,51 @@ static int run_worker(int argc, char **argv)
     if (strcmp(device, "cuda") == 0 ||
         (strcmp(device, "auto") == 0 && fs_exists(cuda) && fs_exists("/dev/nvidia0")))
         worker = cuda;
+    /* GNU OpenMP's threads spin 300,000 rounds before they sleep; where cores are shared
+     * that makes small steps 30 times slower (docs/speed.md), so they give up sooner. */
+    setenv("GOMP_SPINCOUNT", "4000", 0);
     execv(worker, argv);
-    (void)KR_FAIL(KR_ERR_IO, "%s: cannot start it; build it with `make`", worker);
-    return EXIT_FAILED;
+    (void)KR_FAIL(KR_ERR_IO, "%s: cannot start it: %s; `make` builds it", worker,
+                  strerror(errno));
+    return EXIT_USAGE;
 }
 
-/* The command that shares the longest beginning with what was typed. */
+/* Letters to add, drop or change to make b of a; both shorter than NAME. */
+static size_t distance(const char *a, const char *b)
+{
+    size_t row[NAME], n = strlen(b);
+
+    for (size_t j = 0; j <= n; j++)
+        row[j] = j;
+    for (; *a; a++) {
+        size_t corner = row[0]++;
+
+        for (size_t j = 1; j <= n; j++) {
+            size_t best = corner + (*a != b[j - 1]);
+
+            corner = row[j];
+            if (row[j] + 1 < best) best = row[j] + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            row[j] = best;
+        }
+    }
+    return row[n];
+}
+
+/* The command that was meant: one that begins so, else the nearest in spelling, if near. */
 static const char *nearest(const char *typed)
 {
     const char *best = NULL;
-    size_t most = 1;
+    size_t least = 3, len = strlen(typed);
 
-    for (size_t i = 0; i < COMMANDS; i++) {
-        size_t same = 0;
+    for (size_t i = 0; i < COMMANDS && len < NAME; i++) {
+        const char *name = commands[i].name;
+        size_t far =
+            len >= 2 && strncmp(name, typed, len) == 0 ? 0 : distance(typed, name);
 
-        while (typed[same] && typed[same] == commands[i].name[same])
-            same++;
-        if (same > most) {
-            most = same;
-            best = commands[i].name;
+        if (far < least && far < strlen(name) - 1) {
+            least = far;
+            best = name;
         }
     }
     return best;
@@ -113,10 +180,12 @@ int main(int argc, char **argv)
     }
     for (size_t i = 0; i < COMMANDS; i++) {
         if (strcmp(commands[i].name, name) != 0) continue;
-        return commands[i].run ? commands[i].run(argc - 1, argv + 1) : run_worker(argc, argv);
+        return commands[i].run ? commands[i].run(argc - 1, argv + 1)
+                               : run_worker(argc, argv);
     }
     near = nearest(name);
-    (void)KR_FAIL(KR_ERR_ARG, "%s: no such command%s%s%s", name, near ? "; did you mean " : "",
-                  near ? near : "", near ? "?" : " (see kilorank --help)");
+    (void)KR_FAIL(KR_ERR_ARG, "%s: no such command%s%s%s", name,
+                  near ? "; did you mean " : "", near ? near : "",
+                  near ? "?" : " (see kilorank --help)");
     return EXIT_USAGE;
 }

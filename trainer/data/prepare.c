@@ -34,7 +34,8 @@ struct args {
 };
 
 struct output {
-    char bin[FS_PATH], idx[FS_PATH], bin_temp[FS_PATH], idx_temp[FS_PATH];
+    char bin[FS_PATH], idx[FS_PATH], bin_temp[FS_PATH], idx_temp[FS_PATH],
+        folder[FS_PATH];
     int fd;
     uint64_t at; /* bytes in the .bin */
     uint16_t buffer[BUFFER];
@@ -49,11 +50,15 @@ static void help(FILE *out)
 {
     fputs("usage: kilorank prepare FILE... --tokenizer byte -o PREFIX\n"
           "                        [--key text] [--no-end] [--force]\n\n"
-          "Turn text into PREFIX.bin and PREFIX.idx (Megatron's format) for data.train and\n"
-          "data.valid.  FILE is plain text, one document each, or *.jsonl, one JSON object\n"
-          "with member --key a line; - is text from standard input.  The byte tokenizer has\n"
+          "Turn text into PREFIX.bin and PREFIX.idx (Megatron's format) for data.train "
+          "and\n"
+          "data.valid.  FILE is plain text, one document each, or *.jsonl, one JSON "
+          "object\n"
+          "with member --key a line; - is text from standard input.  The byte tokenizer "
+          "has\n"
           "257 ids: bytes, and 256 at the end of each document unless --no-end.\n\n"
-          "  kilorank prepare corpus/*.jsonl --tokenizer byte -o data/corpus\n", out);
+          "  kilorank prepare corpus/*.jsonl --tokenizer byte -o data/corpus\n",
+          out);
 }
 
 /* ---- arguments -------------------------------------------------------------------------- */
@@ -101,6 +106,10 @@ static kr_status parse(int argc, char **argv, struct args *a)
 
 static kr_status open_output(struct output *o, const struct args *a)
 {
+    const char *slash = strrchr(a->prefix, '/');
+
+    TRY(slash ? fs_path(o->folder, "%.*s/", (int)(slash - a->prefix), a->prefix)
+              : fs_path(o->folder, "."));
     TRY(fs_path(o->bin, "%s.bin", a->prefix));
     TRY(fs_path(o->idx, "%s.idx", a->prefix));
     TRY(fs_path(o->bin_temp, "%s.bin.tmp", a->prefix));
@@ -127,10 +136,11 @@ static kr_status put(struct output *o, uint16_t token)
     return KR_OK;
 }
 
-static kr_status put_text(struct output *o, const char *text, size_t bytes)
+/* `nul` is the byte that stands for NUL; 0: none does. */
+static kr_status put_text(struct output *o, const char *text, size_t bytes, char nul)
 {
     for (size_t i = 0; i < bytes; i++)
-        TRY(put(o, (uint8_t)text[i]));
+        TRY(put(o, text[i] == nul ? 0 : (uint8_t)text[i]));
     return KR_OK;
 }
 
@@ -205,11 +215,16 @@ static kr_status finish(struct output *o)
 {
     kr_status st = flush(o);
 
-    if (o->documents == 0) return KR_FAIL(KR_ERR_ARG, "prepare: no documents in the input");
+    if (o->documents == 0)
+        return KR_FAIL(KR_ERR_ARG, "prepare: no documents in the input");
     if (st == KR_OK) st = fs_fsync(o->fd, o->bin_temp);
     if (st == KR_OK) st = write_index(o);
+    /* an old index must never stand beside the new tokens */
+    if (st == KR_OK) st = fs_unlink(o->idx);
+    if (st == KR_OK) st = fs_fsync_dir(o->folder);
     if (st == KR_OK) st = fs_rename(o->bin_temp, o->bin);
     if (st == KR_OK) st = fs_rename(o->idx_temp, o->idx);
+    if (st == KR_OK) st = fs_fsync_dir(o->folder);
     if (st == KR_OK) tell(o, true);
     return st;
 }
@@ -222,24 +237,67 @@ static kr_status read_text(struct output *o, const struct args *a, FILE *in)
     size_t n;
 
     while ((n = fread(buf, 1, sizeof buf, in)) > 0) {
-        TRY(put_text(o, buf, n));
+        TRY(put_text(o, buf, n, 0));
         o->bytes_read += (int64_t)n;
         tell(o, false);
     }
     return o->tokens_here ? end_document(o, a) : KR_OK;
 }
 
-static kr_status add_line(struct output *o, const struct args *a, const char *line,
+/* cJSON ends a text at its first NUL.  So replace each, written \u0000 or as it is, by a
+ * byte that the line does not have and that no escape yields.  The line gets shorter;
+ * false: it has all of these bytes. */
+static bool hide_nul(char *line, size_t *bytes, char *nul)
+{
+    size_t to = 0;
+    int mark = 0xff;
+
+    while (mark >= 0xf8 && memchr(line, mark, *bytes))
+        mark--;
+    for (size_t i = 0; i < *bytes; i++) {
+        if (line[i] == '\0') {
+            line[to++] = (char)mark;
+        } else if (line[i] != '\\' || i + 1 == *bytes) {
+            line[to++] = line[i];
+        } else if (*bytes - i >= 6 && memcmp(line + i + 1, "u0000", 5) == 0) {
+            line[to++] = (char)mark;
+            i += 5;
+        } else {
+            line[to++] = line[i++];
+            line[to++] = line[i];
+        }
+    }
+    if (to < *bytes) line[to] = '\0';
+    *bytes = to;
+    *nul = (char)mark;
+    return mark >= 0xf8;
+}
+
+static bool only_space(const char *at, const char *end)
+{
+    while (at < end && strchr(" \t\r\n", *at))
+        at++;
+    return at == end;
+}
+
+static kr_status add_line(struct output *o, const struct args *a, char *line,
                           size_t bytes, const char *path, int64_t number)
 {
-    cJSON *j = cJSON_ParseWithLength(line, bytes);
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, a->key));
+    const char *end = NULL, *text;
     kr_status st = KR_OK;
+    cJSON *j;
+    char nul;
 
-    if (!text)
-        st = KR_FAIL(KR_ERR_ARG, "%s:%" PRId64 ": %s", path, number,
-                     j ? "no text under --key" : "is no JSON");
-    if (st == KR_OK) st = put_text(o, text, strlen(text));
+    if (!hide_nul(line, &bytes, &nul))
+        return KR_FAIL(KR_ERR_ARG, "%s:%" PRId64 ": is no JSON, nor UTF-8", path, number);
+    j = cJSON_ParseWithLengthOpts(line, bytes, &end, false);
+    text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, a->key));
+    if (!j || !only_space(end, line + bytes))
+        st = KR_FAIL(KR_ERR_ARG, "%s:%" PRId64 ": is not one JSON object", path, number);
+    else if (!text)
+        st = KR_FAIL(KR_ERR_ARG, "%s:%" PRId64 ": no text under \"%s\"", path, number,
+                     a->key);
+    if (st == KR_OK) st = put_text(o, text, strlen(text), nul);
     if (st == KR_OK) st = end_document(o, a);
     cJSON_Delete(j);
     return st;
@@ -253,7 +311,8 @@ static kr_status read_jsonl(struct output *o, const struct args *a, FILE *in,
     ssize_t n;
     kr_status st = KR_OK;
 
-    for (int64_t number = 1; st == KR_OK && (n = getline(&line, &room, in)) > 0; number++) {
+    for (int64_t number = 1; st == KR_OK && (n = getline(&line, &room, in)) > 0;
+         number++) {
         o->bytes_read += n;
         if (strspn(line, " \t\r\n") < (size_t)n)
             st = add_line(o, a, line, (size_t)n, path, number);
@@ -271,7 +330,8 @@ static kr_status read_file(struct output *o, const struct args *a, const char *p
 
     if (!in) return KR_FAIL(KR_ERR_ARG, "%s: %s", path, strerror(errno));
     st = jsonl ? read_jsonl(o, a, in, path) : read_text(o, a, in);
-    if (st == KR_OK && ferror(in)) st = KR_FAIL(KR_ERR_ARG, "%s: %s", path, strerror(errno));
+    if (st == KR_OK && ferror(in))
+        st = KR_FAIL(KR_ERR_ARG, "%s: %s", path, strerror(errno));
     if (in != stdin) fclose(in);
     return st;
 }

@@ -35,9 +35,9 @@ static const char *const coding_names[] = { "uint8",  "int8",  "uint16", "int16"
                                             "uint32", "int32", "int64" };
 
 struct tokens {
-    struct fs_map map;   /* binary kinds */
-    int16_t *text;       /* text kinds: bytes and end tokens */
-    const uint8_t *at;   /* first token */
+    struct fs_map map; /* binary kinds */
+    int16_t *text;     /* text kinds: bytes and end tokens */
+    const uint8_t *at; /* first token */
     int64_t count, vocab;
     enum coding coding;
     char about[FS_PATH + 128];
@@ -62,7 +62,8 @@ static int64_t load(const struct tokens *t, int64_t i)
         int64_t i64;
     } v;
 
-    memcpy(&v, p, (size_t)widths[t->coding] < sizeof v ? (size_t)widths[t->coding] : sizeof v);
+    memcpy(&v, p,
+           (size_t)widths[t->coding] < sizeof v ? (size_t)widths[t->coding] : sizeof v);
     switch (t->coding) {
     case CODE_U8: return *p;
     case CODE_I8: return (int8_t)*p;
@@ -78,8 +79,9 @@ static int64_t load(const struct tokens *t, int64_t i)
 static kr_status check_id(const struct tokens *t, int64_t i, int64_t id, kr_status status)
 {
     if (id >= 0 && id < t->vocab) return KR_OK;
-    return KR_FAIL(status, "%s: token %" PRId64 " is %" PRId64
-                           ", beyond the vocabulary of model.vocab = %" PRId64,
+    return KR_FAIL(status,
+                   "%s: token %" PRId64 " is %" PRId64
+                   ", beyond the vocabulary of model.vocab = %" PRId64,
                    t->path, i, id, t->vocab);
 }
 
@@ -120,8 +122,8 @@ static uint64_t get64(const uint8_t *p)
 
 static bool megatron_coding(uint8_t code, enum coding *out)
 {
-    static const int8_t known[9] = { -1,       CODE_U8,  CODE_I8, CODE_I16, CODE_I32,
-                                     CODE_I64, -1,       -1,      CODE_U16 };
+    static const int8_t known[9] = { -1,       CODE_U8, CODE_I8, CODE_I16, CODE_I32,
+                                     CODE_I64, -1,      -1,      CODE_U16 };
 
     if (code > 8 || known[code] < 0) return false;
     *out = (enum coding)known[code];
@@ -148,26 +150,48 @@ static kr_status check_sequences(const struct tokens *t, const uint8_t *idx, uin
     return KR_OK;
 }
 
+/* Documents begin at sequences that do not decrease, the first at 0; the end is listed. */
+static kr_status check_documents(const uint8_t *starts, uint64_t documents,
+                                 uint64_t sequences, const char *path)
+{
+    uint64_t at = 0;
+
+    for (uint64_t i = 0; i < documents; i++) {
+        uint64_t next = get64(starts + 8 * i);
+
+        if (next < at || next > sequences || (i == 0 && next != 0))
+            return bad(path, "documents out of order");
+        at = next;
+    }
+    return at == sequences ? KR_OK : bad(path, "documents do not cover the sequences");
+}
+
 static kr_status check_index(struct tokens *t, const struct fs_map *idx, const char *path)
 {
     const uint8_t *p = idx->at;
-    uint64_t sequences, documents;
+    uint64_t sequences, documents, size;
 
     if (idx->bytes < MEGATRON_HEADER || memcmp(p, "MMIDIDX\0", 9) != 0)
         return bad(path, "no Megatron index");
     if (get64(p + 9) != 1) return bad(path, "Megatron index of an unknown version");
-    if (!megatron_coding(p[17], &t->coding)) return bad(path, "tokens of an unknown type");
+    if (!megatron_coding(p[17], &t->coding))
+        return bad(path, "tokens of an unknown type");
     sequences = get64(p + 18);
     documents = get64(p + 26);
-    if (sequences > idx->bytes || documents > idx->bytes ||
-        idx->bytes < MEGATRON_HEADER + 12 * sequences + 8 * documents)
+    if (sequences > idx->bytes || documents > idx->bytes)
         return bad(path, "index shorter than its counts say");
+    size = MEGATRON_HEADER + 12 * sequences + 8 * documents;
+    if (idx->bytes != size &&
+        idx->bytes != size + sequences) /* a mode for each sequence */
+        return bad(path, "index whose size differs from its counts");
+    TRY(check_documents(p + MEGATRON_HEADER + 12 * sequences, documents, sequences,
+                        path));
     TRY(check_sequences(t, p, sequences, path));
     t->at = t->map.at;
     t->count = (int64_t)t->map.bytes / widths[t->coding];
-    snprintf(t->about, sizeof t->about, "%s: Megatron, %s, %" PRId64 " tokens in %" PRIu64
-             " documents", t->path, coding_names[t->coding], t->count,
-             documents ? documents - 1 : 0);
+    snprintf(t->about, sizeof t->about,
+             "%s: Megatron, %s, %" PRId64 " tokens in %" PRIu64 " documents", t->path,
+             coding_names[t->coding], t->count, documents ? documents - 1 : 0);
     return KR_OK;
 }
 
@@ -190,11 +214,12 @@ static kr_status open_llmc(struct tokens *t, int32_t magic)
     int32_t head[3];
     int64_t body = (int64_t)t->map.bytes - LLMC_HEADER;
 
+    if (body < 0) return bad(t->path, "llm.c shard shorter than its header");
     memcpy(head, t->map.at, sizeof head);
     t->coding = magic == LLMC_GPT2 ? CODE_U16 : CODE_U32;
     if (head[1] != (magic == LLMC_GPT2 ? 1 : 7))
         return bad(t->path, "llm.c shard of an unknown version");
-    if (body < 0 || head[2] < 0 || body != (int64_t)head[2] * widths[t->coding])
+    if (head[2] < 0 || body != (int64_t)head[2] * widths[t->coding])
         return bad(t->path, "llm.c shard whose size differs from its header");
     t->at = (const uint8_t *)t->map.at + LLMC_HEADER;
     t->count = head[2];
@@ -210,8 +235,8 @@ static kr_status open_raw(struct tokens *t)
     t->coding = CODE_U16;
     t->at = t->map.at;
     t->count = (int64_t)t->map.bytes / 2;
-    snprintf(t->about, sizeof t->about, "%s: nanoGPT, uint16, %" PRId64 " tokens", t->path,
-             t->count);
+    snprintf(t->about, sizeof t->about, "%s: nanoGPT, uint16, %" PRId64 " tokens",
+             t->path, t->count);
     return KR_OK;
 }
 
@@ -230,8 +255,8 @@ static kr_status open_bin(struct tokens *t, const char *path)
 static bool is_text(const char *at, size_t bytes) { return memchr(at, 0, bytes) == NULL; }
 
 /* Which part of a file of `bytes`: cut at the end of a line, so that no line is split. */
-static void part_of(const char *text, size_t bytes, enum tokens_part part, double held_out,
-                    size_t *from, size_t *to)
+static void part_of(const char *text, size_t bytes, enum tokens_part part,
+                    double held_out, size_t *from, size_t *to)
 {
     size_t cut = (size_t)((double)bytes * (1 - held_out));
 
@@ -318,6 +343,7 @@ static void cut_row(struct tokens *t, enum tokens_part part, double held_out)
 {
     int64_t cut = (int64_t)((double)t->count * (1 - held_out));
 
+    if (t->count == 0) return;
     if (part == TOKENS_TRAIN) t->count = cut;
     if (part == TOKENS_HELD_OUT) {
         t->at += cut * widths[t->coding];
@@ -340,7 +366,11 @@ static kr_status open_path(struct tokens *t, enum tokens_part part, double held_
     if (stat(t->path, &s) != 0) return bad(t->path, strerror(errno));
     if (S_ISDIR(s.st_mode)) return open_text(t, part, held_out, true);
     if (ends_with(t->path, ".txt")) return open_text(t, part, held_out, false);
-    if (ends_with(t->path, ".idx")) return bad(t->path, "the .bin file beside it is missing");
+    if (ends_with(t->path, ".idx"))
+        return bad(t->path, "the .bin file beside it is missing");
+    if (!S_ISREG(s.st_mode) || !ends_with(t->path, ".bin"))
+        return bad(t->path,
+                   "no folder, no *.txt, no *.bin, and no Megatron pair of files");
     TRY(open_bin(t, t->path));
     cut_row(t, part, held_out);
     return KR_OK;
