@@ -9,8 +9,9 @@
 #include "kernels/cpu/blas.h"
 #include "kernels/cpu/ops.h"
 
-/* Block sizes tried and chosen in docs/speed.md. */
-enum { BLOCK_ROWS = 512, BLOCK_COLS = 768 };
+/* Start from blocks this large and halve their longer side until there are ENOUGH, or they
+ * are as small as pays; docs/speed.md has what was tried. */
+enum { MOST_ROWS = 512, MOST_COLS = 768, LEAST_ROWS = 128, LEAST_COLS = 192, ENOUGH = 16 };
 
 /* Cut n into equal pieces of at most `most`, multiples of 64: the length of one. */
 static int64_t cut(int64_t n, int64_t most)
@@ -18,6 +19,28 @@ static int64_t cut(int64_t n, int64_t most)
     int64_t count = (n + most - 1) / most, each = (n + count - 1) / count;
 
     return (each + 63) / 64 * 64;
+}
+
+static int64_t pieces(int64_t n, int64_t each) { return (n + each - 1) / each; }
+
+/* Rows and columns of a block of an (m, n) output. */
+static void choose_block(int64_t m, int64_t n, int64_t *mb, int64_t *nb)
+{
+    int64_t rows = MOST_ROWS, cols = MOST_COLS;
+
+    for (;;) {
+        *mb = cut(m, rows);
+        *nb = cut(n, cols);
+        if (pieces(m, *mb) * pieces(n, *nb) >= ENOUGH) return;
+        if (*nb > *mb && cols > LEAST_COLS)
+            cols /= 2;
+        else if (rows > LEAST_ROWS)
+            rows /= 2;
+        else if (cols > LEAST_COLS)
+            cols /= 2;
+        else
+            return;
+    }
 }
 
 static void block(struct kern_mat c, struct kern_mat a, bool ta, struct kern_mat b, bool tb,
@@ -36,10 +59,9 @@ kr_status CPU(matmul)(void *stream, struct kern_mat c, struct kern_mat a, bool t
     int64_t m = c.rows, n = c.cols, mb, nb, down, across;
 
     if (m == 0 || n == 0) return KR_OK;
-    mb = cut(m, BLOCK_ROWS);
-    nb = cut(n, BLOCK_COLS);
-    down = (m + mb - 1) / mb;
-    across = (n + nb - 1) / nb;
+    choose_block(m, n, &mb, &nb);
+    down = pieces(m, mb);
+    across = pieces(n, nb);
 #pragma omp parallel for collapse(2) schedule(dynamic) \
     num_threads(down *across > 1 ? host_threads(stream) : 1)
     for (int64_t y = 0; y < down; y++)
