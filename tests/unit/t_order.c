@@ -72,34 +72,51 @@ static void sample_depends_on_its_number_only(void)
         CHECK_I64(order_first(5, 10000, 50, n), ==, back[n]);
 }
 
-/* How many of the first samples fall on the same place under two orders. */
-static int64_t alike(uint64_t seed_a, int64_t from_a, uint64_t seed_b, int64_t from_b)
+enum { TOKENS = 10000, SEQ = 50, WINDOWS = TOKENS / SEQ - 1 };
+
+/* How many samples of an epoch visit the same window under two seeds. */
+static int64_t same_windows(uint64_t seed_a, int64_t epoch_a, uint64_t seed_b,
+                            int64_t epoch_b)
 {
     int64_t same = 0;
 
-    for (int64_t n = 0; n < 199; n++)
-        same += order_first(seed_a, 10000, 50, from_a + n) ==
-                order_first(seed_b, 10000, 50, from_b + n);
+    for (int64_t n = 0; n < WINDOWS; n++)
+        same += order_first(seed_a, TOKENS, SEQ, epoch_a * WINDOWS + n) / SEQ ==
+                order_first(seed_b, TOKENS, SEQ, epoch_b * WINDOWS + n) / SEQ;
     return same;
 }
 
-static void seeds_and_epochs_differ(void)
+static void seeds_and_epochs_have_their_own_order(void)
 {
-    CHECK_I64(order_epoch(10000, 50), ==, 199);
-    CHECK_I64(alike(1, 0, 2, 0), <, 20);
-    CHECK_I64(alike(1, 0, 1, 199), <, 20);
-    CHECK_I64(alike(1, 0, 1ull << 40, 0), <, 20);
+    CHECK_I64(order_epoch(TOKENS, SEQ), ==, WINDOWS);
+    CHECK_I64(same_windows(1, 0, 2, 0), <, 20);
+    CHECK_I64(same_windows(1, 0, 1, 1), <, 20);
+    CHECK_I64(same_windows(1, 0, 1ull << 40, 0), <, 20);
+}
+
+static void seeds_and_epochs_have_their_own_shift(void)
+{
+    int same_seed = 0, same_epoch = 0;
+
+    for (int64_t e = 0; e < 100; e++) {
+        int64_t shift = order_first(1, TOKENS, SEQ, e * WINDOWS) % SEQ;
+
+        same_seed += shift == order_first(2, TOKENS, SEQ, e * WINDOWS) % SEQ;
+        same_epoch += shift == order_first(1, TOKENS, SEQ, (e + 1) * WINDOWS) % SEQ;
+    }
+    CHECK_I64(same_seed, <, 15);
+    CHECK_I64(same_epoch, <, 15);
 }
 
 /* Over epochs every token gets its turn, also those that one epoch's shift leaves out. */
-static void epochs_shift_over_all_tokens(void)
+static void epochs_reach_all_tokens(void)
 {
-    enum { TOKENS = 100, SEQ = 8 };
-    char seen[TOKENS] = { 0 };
+    enum { FEW = 100, SHORT = 8 };
+    char seen[FEW] = { 0 };
 
-    for (int64_t n = 0; n < 200 * order_epoch(TOKENS, SEQ); n++)
-        memset(seen + order_first(3, TOKENS, SEQ, n), 1, SEQ + 1);
-    CHECK(memchr(seen, 0, sizeof seen - SEQ) == NULL);
+    for (int64_t n = 0; n < 200 * order_epoch(FEW, SHORT); n++)
+        memset(seen + order_first(3, FEW, SHORT, n), 1, SHORT + 1);
+    CHECK(memchr(seen, 0, sizeof seen - SHORT) == NULL);
 }
 
 static void far_samples_and_long_rows_stay_inside(void)
@@ -120,8 +137,9 @@ int main(void)
     RUN(epoch_uses_nearly_all_tokens);
     RUN(shortest_row_has_one_sample);
     RUN(sample_depends_on_its_number_only);
-    RUN(seeds_and_epochs_differ);
-    RUN(epochs_shift_over_all_tokens);
+    RUN(seeds_and_epochs_have_their_own_order);
+    RUN(seeds_and_epochs_have_their_own_shift);
+    RUN(epochs_reach_all_tokens);
     RUN(far_samples_and_long_rows_stay_inside);
     return check_done();
 }

@@ -363,7 +363,7 @@ static void index_that_lies_is_refused(void)
 {
     static const int64_t good[2] = { 0, 12 }, gap[2] = { 0, 16 }, late[2] = { 4, 16 };
     static const int32_t negative[2] = { 3, -2 }, huge[2] = { 3, INT32_MAX };
-    static const int64_t back[3] = { 0, 3, 2 }, from1[3] = { 1, 1, 2 },
+    static const int64_t back[4] = { 0, 2, 1, 2 }, from1[3] = { 1, 1, 2 },
                          short_of[3] = { 0, 1, 1 };
     const struct {
         struct index x;
@@ -379,7 +379,7 @@ static void index_that_lies_is_refused(void)
         { { 1, 2, 3, 4, negative, good, starts }, "follow" },
         { { 1, 2, 3, 4, huge, good, starts }, "beyond" },
         { { 1, 1, 2, 4, lengths, good, starts }, "cover" },
-        { { 1, 2, 3, 4, lengths, good, back }, "order" },
+        { { 1, 2, 4, 4, lengths, good, back }, "order" },
         { { 1, 2, 3, 4, lengths, good, from1 }, "order" },
         { { 1, 2, 3, 4, lengths, good, short_of }, "cover" },
     };
@@ -391,24 +391,25 @@ static void index_that_lies_is_refused(void)
     }
 }
 
-/* Counts that overflow when multiplied, or that say more than the file holds. */
+/* Also counts whose product with their width overflows, to the very size of the file. */
 static void index_counts_beyond_the_file_are_refused(void)
 {
-    static const uint64_t counts[] = { 3,          UINT64_MAX,     UINT64_MAX / 12,
-                                       1ull << 62, (1ull << 61),   UINT64_MAX / 12 + 1,
-                                       83,         UINT64_MAX / 8, INT64_MAX };
+    static const struct {
+        int field;
+        uint64_t count;
+    } lies[] = { { 18, 3 },          { 26, 4 },          { 18, 2 + (1ull << 62) },
+                 { 18, UINT64_MAX }, { 26, UINT64_MAX }, { 26, 3 + (1ull << 61) },
+                 { 18, 83 },         { 26, 83 },         { 18, INT64_MAX } };
 
     put("count.bin", five, sizeof five);
-    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-        for (int field = 18; field <= 26; field += 8) {
-            uint8_t idx[sizeof vector];
-            uint64_t n = field == 26 && counts[i] == 3 ? 4 : counts[i];
+    for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+        uint8_t idx[sizeof vector];
 
-            memcpy(idx, vector, sizeof idx);
-            memcpy(idx + field, &n, sizeof n);
-            put("count.idx", idx, sizeof idx);
-            check_refused(in_folder("count"), 257, "/count.idx", "counts");
-        }
+        memcpy(idx, vector, sizeof idx);
+        memcpy(idx + lies[i].field, &lies[i].count, sizeof lies[i].count);
+        put("count.idx", idx, sizeof idx);
+        check_refused(in_folder("count"), 257, "/count.idx", "counts");
+    }
 }
 
 static void llmc_header_that_lies_is_refused(void)
@@ -434,6 +435,7 @@ static void ids_beyond_the_vocabulary_are_refused(void)
 {
     static const uint16_t raw[3] = { 1, 257, 2 };
     static const int32_t below[5] = { 1, 2, 3, -1, 5 };
+    static const int64_t ends[2] = { 0, 1 };
     const char *path = put("big.bin", raw, sizeof raw);
 
     check_refused(path, 257, path, "token 1 is 257");
@@ -441,8 +443,20 @@ static void ids_beyond_the_vocabulary_are_refused(void)
     put("neg.idx", vector, sizeof vector);
     put("neg.bin", below, sizeof below);
     check_refused(in_folder("neg"), 257, "/neg", "token 3 is -1");
+    put_index("neg.idx", &(struct index){ 1, 1, 2, 2, &lengths[1], &starts[0], ends }, 0);
+    put("neg.bin", "\1\200", 2);
+    check_refused(in_folder("neg"), 257, "/neg", "token 1 is -128");
     path = put_text("small.txt", "abc");
     check_refused(path, 256, path, "256");
+}
+
+static void put_id(const char *path, int64_t place, uint16_t id)
+{
+    FILE *f = fopen(path, "r+b");
+
+    fseek(f, 2 * place, SEEK_SET);
+    fwrite(&id, sizeof id, 1, f);
+    fclose(f);
 }
 
 /* Larger than what is checked at open: a bad id in the middle is found when it is read. */
@@ -452,24 +466,19 @@ static void bad_id_amid_a_large_file_is_found_when_read(void)
     const char *path = put("large.bin", "", 0);
     struct tokens *t;
     int32_t got[8];
-    uint16_t id = 999;
-    FILE *f;
 
-    CHECK_I64(truncate(path, N * 2l), ==, 0);
-    f = fopen(path, "r+b");
-    fseek(f, BAD * 2l, SEEK_SET);
-    fwrite(&id, sizeof id, 1, f);
-    fclose(f);
+    CHECK_I64(truncate(path, 2l * N), ==, 0);
+    put_id(path, BAD, 999);
     t = must_open(path, TOKENS_ALL, 0);
     CHECK_I64(tokens_read(t, BAD - 8, 8, got), ==, KR_OK);
     CHECK_I64(tokens_read(t, BAD - 4, 8, got), ==, KR_ERR_DATA);
     CHECK(strstr(errors, path) != NULL);
     tokens_close(t);
-    f = fopen(path, "r+b");
-    fseek(f, -2, SEEK_END);
-    fwrite(&id, sizeof id, 1, f);
-    fclose(f);
-    check_refused(path, 257, path, "is 999");
+    put_id(path, 1000, 998);
+    check_refused(path, 257, path, "token 1000 is 998");
+    put_id(path, 1000, 0);
+    put_id(path, N - 1, 997);
+    check_refused(path, 257, path, "is 997");
 }
 
 /* ---- fingerprint ------------------------------------------------------------------------ */

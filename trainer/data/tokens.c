@@ -159,7 +159,7 @@ static kr_status check_documents(const uint8_t *starts, uint64_t documents,
     for (uint64_t i = 0; i < documents; i++) {
         uint64_t next = get64(starts + 8 * i);
 
-        if (next < at || next > sequences || (i == 0 && next != 0))
+        if (next < at || (i == 0 && next != 0))
             return bad(path, "documents out of order");
         at = next;
     }
@@ -219,7 +219,7 @@ static kr_status open_llmc(struct tokens *t, int32_t magic)
     t->coding = magic == LLMC_GPT2 ? CODE_U16 : CODE_U32;
     if (head[1] != (magic == LLMC_GPT2 ? 1 : 7))
         return bad(t->path, "llm.c shard of an unknown version");
-    if (head[2] < 0 || body != (int64_t)head[2] * widths[t->coding])
+    if (body != (int64_t)head[2] * widths[t->coding])
         return bad(t->path, "llm.c shard whose size differs from its header");
     t->at = (const uint8_t *)t->map.at + LLMC_HEADER;
     t->count = head[2];

@@ -1,0 +1,206 @@
+/*
+ * t_model_grads.c - gradients of whole models against finite differences, and the rules
+ * by which the model uses weights.h.
+ */
+#include "base/log.h"
+#include "base/rng.h"
+#include "tests/check.h"
+#include "tests/model_weights.h"
+
+enum { SEQ = 6, SEQUENCES = 2, ROWS = SEQ * SEQUENCES, VOCAB = 23 };
+
+static const struct model_shape gpt2 = {
+    .family = &families[FAMILY_GPT2], .layers = 2, .dim = 12, .heads = 3, .kv_heads = 3,
+    .head_dim = 4, .ffn = 20, .vocab = VOCAB, .context = 8, .rope_theta = 1e4,
+};
+static const struct model_shape llama = {
+    .family = &families[FAMILY_LLAMA], .layers = 2, .dim = 16, .heads = 4, .kv_heads = 2,
+    .head_dim = 4, .ffn = 12, .vocab = VOCAB, .context = 8, .rope_theta = 1e2,
+};
+
+static double noise(int32_t i, int64_t k) { return rng_normal(5, RNG_TEST, (uint32_t)i, (uint64_t)k); }
+
+static void randomize(struct plain *s)
+{
+    for (int32_t i = 0; i < s->p.count; i++) {
+        int64_t n = s->p.list[i].rows * s->p.list[i].cols;
+        double *x = malloc((size_t)n * sizeof *x);
+
+        for (int64_t k = 0; k < n; k++)
+            x[k] = (s->p.list[i].init == INIT_ONE) + 0.3 * noise(i, k);
+        plain_set(s, i, 0, n, x);
+        free(x);
+    }
+}
+
+static struct batch make_batch(struct plain *s)
+{
+    int32_t token[ROWS], label[ROWS];
+
+    for (int i = 0; i < ROWS; i++) {
+        token[i] = (int32_t)(rng_u64(6, RNG_TEST, 0, (uint64_t)i) % VOCAB);
+        label[i] = (int32_t)(rng_u64(7, RNG_TEST, 0, (uint64_t)i) % VOCAB);
+    }
+    label[3] = label[ROWS - 1] = KERN_IGNORE;
+    return plain_batch(s, token, label, SEQUENCES, SEQ);
+}
+
+static void drop_batch(struct plain *s, struct batch *b)
+{
+    kern_free(s->d, (void *)(uintptr_t)b->token);
+    kern_free(s->d, (void *)(uintptr_t)b->label);
+}
+
+/* dLoss/dw of parameter i, element k, by central difference. */
+static double slope(struct plain *s, const struct batch *b, int32_t i, int64_t k, double x)
+{
+    const double h = 1e-5;
+    double up, down;
+
+    plain_set(s, i, k, 1, &(double){ x + h });
+    up = plain_loss(s, b, 0);
+    plain_set(s, i, k, 1, &(double){ x - h });
+    down = plain_loss(s, b, 0);
+    plain_set(s, i, k, 1, &x);
+    return (up - down) / (2 * h);
+}
+
+static void check_param(struct plain *s, const struct batch *b, int32_t i)
+{
+    int64_t n = s->p.list[i].rows * s->p.list[i].cols;
+    double *g = malloc((size_t)n * sizeof *g), *w = malloc((size_t)n * sizeof *w);
+
+    plain_get_grad(s, i, 0, n, g);
+    plain_move(s, s->w, i, 0, n, w, false);
+    for (int64_t pick = 0; pick < 12 && pick < n; pick++) {
+        int64_t k = (int64_t)(rng_u64(8, RNG_TEST, (uint32_t)i, (uint64_t)pick) % (uint64_t)n);
+        double want = slope(s, b, i, k, w[k]);
+
+        if (!(fabs(g[k] - want) <= 1e-6 * (1 + fabs(want)))) printf("# %s\n", s->p.list[i].name);
+        CHECK_NEAR(g[k], want, 1e-6 * (1 + fabs(want)));
+    }
+    free(g);
+    free(w);
+}
+
+static void check_gradients(const struct model_shape *shape)
+{
+    struct plain s;
+    struct batch b;
+
+    plain_open(&s, "cpu64", shape, SEQUENCES);
+    randomize(&s);
+    b = make_batch(&s);
+    (void)plain_loss(&s, &b, 1);
+    for (int32_t i = 0; i < s.p.count; i++)
+        check_param(&s, &b, i);
+    drop_batch(&s, &b);
+    plain_close(&s);
+}
+
+static void gpt2_gradients_are_slopes(void) { check_gradients(&gpt2); }
+static void llama_gradients_are_slopes(void) { check_gradients(&llama); }
+
+/* Adding the same micro-batch once more doubles every gradient, exactly. */
+static void adding_a_micro_batch_adds_its_gradient(void)
+{
+    struct plain s;
+    struct batch b;
+    double once, twice;
+    int32_t i;
+
+    plain_open(&s, "cpu64", &gpt2, SEQUENCES);
+    randomize(&s);
+    b = make_batch(&s);
+    for (i = 0; i < s.p.count; i++) {
+        s.add = false;
+        (void)plain_loss(&s, &b, 0.5);
+        plain_get_grad(&s, i, 0, 1, &once);
+        s.add = true;
+        (void)plain_loss(&s, &b, 0.5);
+        plain_get_grad(&s, i, 0, 1, &twice);
+        CHECK_NEAR(twice, 2 * once, 1e-12 * (1 + fabs(once)));
+        s.ready_count = 0;
+    }
+    drop_batch(&s, &b);
+    plain_close(&s);
+}
+
+static void units_become_ready_once_from_the_head_down(void)
+{
+    static const int want[] = { 3, 2, 1, 0 };
+    struct plain s;
+    struct batch b;
+
+    plain_open(&s, "cpu64", &gpt2, SEQUENCES);
+    randomize(&s);
+    b = make_batch(&s);
+    (void)plain_loss(&s, &b, 1);
+    CHECK_I64(s.ready_count, ==, 4);
+    for (int i = 0; i < 4; i++)
+        CHECK_I64(s.ready[i], ==, want[i]);
+    drop_batch(&s, &b);
+    plain_close(&s);
+}
+
+/* Whatever call fails, every unit that was acquired is released. */
+static void a_failing_call_leaves_nothing_held(void)
+{
+    for (int fail = 1; fail < 30; fail++) {
+        struct plain s;
+        struct batch b;
+        double *loss = NULL;
+        kr_status st;
+
+        plain_open(&s, "cpu64", &gpt2, SEQUENCES);
+        randomize(&s);
+        b = make_batch(&s);
+        CHECK(kern_alloc(s.d, &loss, sizeof *loss, "loss") == KR_OK);
+        s.fail_after = fail;
+        st = model_train(s.m, &s.face, &b, 1, loss);
+        for (int u = 0; u < s.p.units; u++)
+            CHECK_I64(s.held[u], ==, 0);
+        CHECK_I64(st == KR_OK, ==, s.calls < fail);
+        kern_free(s.d, loss);
+        drop_batch(&s, &b);
+        plain_close(&s);
+    }
+}
+
+/* A later token changes nothing before it. */
+static void the_future_is_not_seen(void)
+{
+    int32_t token[SEQ] = { 1, 2, 3, 4, 5, 6 }, label[SEQ] = { 0 };
+    double before[VOCAB], after[VOCAB];
+    struct plain s;
+    struct batch b;
+    void *at = NULL;
+
+    plain_open(&s, "cpu64", &llama, 1);
+    randomize(&s);
+    CHECK(kern_alloc(s.d, &at, sizeof before, "logits") == KR_OK);
+    for (int pass = 0; pass < 2; pass++) {
+        label[0] = 7;
+        for (int i = 1; i < SEQ; i++)
+            label[i] = KERN_IGNORE;
+        token[SEQ - 1] = pass ? 17 : 6;
+        b = plain_batch(&s, token, label, 1, SEQ);
+        (pass ? after : before)[0] = plain_loss(&s, &b, 0);
+        drop_batch(&s, &b);
+    }
+    CHECK(before[0] == after[0]);
+    kern_free(s.d, at);
+    plain_close(&s);
+}
+
+int main(void)
+{
+    log_capture(NULL, NULL);
+    RUN(gpt2_gradients_are_slopes);
+    RUN(llama_gradients_are_slopes);
+    RUN(adding_a_micro_batch_adds_its_gradient);
+    RUN(units_become_ready_once_from_the_head_down);
+    RUN(a_failing_call_leaves_nothing_held);
+    RUN(the_future_is_not_seen);
+    return check_done();
+}
