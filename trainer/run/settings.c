@@ -11,7 +11,7 @@ const struct cfg_field settings_table[] = {
     CFG_INT_FIXED(S, layers,   "model.layers",   "4",    1, 4096,    "transformer blocks"),
     CFG_INT_FIXED(S, dim,      "model.dim",      "192",  2, 1 << 20, "channels of the residual stream"),
     CFG_INT_FIXED(S, heads,    "model.heads",    "6",    1, 4096,    "query heads"),
-    CFG_INT_FIXED(S, kv_heads, "model.kv_heads", "0",    0, 4096,    "key/value heads; 0: as many as heads"),
+    CFG_INT_FIXED(S, kv_heads, "model.kv_heads", "2",    0, 4096,    "key/value heads; 0: as many as heads"),
     CFG_INT_FIXED(S, ffn,      "model.ffn",      "512",  1, 1 << 22, "channels inside the MLP"),
     CFG_INT_FIXED(S, vocab,    "model.vocab",    "257",  2, 1 << 24, "token ids; 257 is bytes and an end token"),
     CFG_INT_FIXED(S, context,  "model.context",  "256",  1, 1 << 24, "tokens in a sequence"),
@@ -27,7 +27,7 @@ const struct cfg_field settings_table[] = {
     CFG_REAL_FIXED(S, held_out, "data.held_out", "0.1", 0, 0.5, "share of data.train kept for evaluation if data.valid is empty"),
     CFG_INT_FIXED(S, data_seed, "data.seed", "1", 0, 1e15, "order of the samples"),
 
-    CFG_INT(S, steps, "train.steps", "400", 1, 1e15, "optimizer steps of the whole run"),
+    CFG_INT(S, steps, "train.steps", "300", 1, 1e15, "optimizer steps of the whole run"),
     CFG_INT_FIXED(S, batch, "train.batch", "16", 1, 1 << 24, "sequences per optimizer step, over all ranks"),
     CFG_INT_FIXED(S, micro_batch, "train.micro_batch", "4", 1, 1 << 20, "sequences computed at a time by a rank"),
     CFG_INT_FIXED(S, seed, "train.seed", "1", 0, 1e15, "start values of the weights"),
