@@ -101,7 +101,8 @@ static kr_status store(const struct cfg_field *f, void *cfg, const char *text,
         return KR_OK;
     case CFG_BOOL:
     case CFG_CHOICE:
-        if ((i = choice_index(f->choices, text)) < 0) return bad(f, text, source, f->choices);
+        if ((i = choice_index(f->choices, text)) < 0)
+            return bad(f, text, source, f->choices);
         if (f->type == CFG_BOOL)
             memcpy(dst, &(bool){ i == 1 }, sizeof(bool));
         else
@@ -183,8 +184,7 @@ kr_status cfg_set(const struct cfg_field *table, void *cfg, const char *text,
     const struct cfg_field *f;
     char name[NAME], value[VALUE];
 
-    if (!eq)
-        return KR_FAIL(KR_ERR_ARG, "%s: %s: want section.key=value", source, text);
+    if (!eq) return KR_FAIL(KR_ERR_ARG, "%s: %s: want section.key=value", source, text);
     if (!trimmed(name, sizeof name, text, (size_t)(eq - text)) ||
         !trimmed(value, sizeof value, eq + 1, strlen(eq + 1)))
         return KR_FAIL(KR_ERR_ARG, "%s: %.60s...: too long", source, text);
@@ -371,8 +371,8 @@ void cfg_help(const struct cfg_field *table, FILE *out)
 
     for (const struct cfg_field *f = table; f->name; f++) {
         print_allowed(f, allowed, sizeof allowed);
-        fprintf(out, "  %-22s %-10s %s%s\n", f->name, f->fallback[0] ? f->fallback : "\"\"",
-                f->help, allowed);
+        fprintf(out, "  %-22s %-10s %s%s\n", f->name,
+                f->fallback[0] ? f->fallback : "\"\"", f->help, allowed);
     }
 }
 

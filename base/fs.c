@@ -47,8 +47,8 @@ static int error_number(const char *name)
     static const struct {
         const char *name;
         int number;
-    } known[] = { { "EIO", EIO },       { "ENOSPC", ENOSPC }, { "EACCES", EACCES },
-                  { "EROFS", EROFS },   { "EDQUOT", EDQUOT }, { "ENOENT", ENOENT } };
+    } known[] = { { "EIO", EIO },     { "ENOSPC", ENOSPC }, { "EACCES", EACCES },
+                  { "EROFS", EROFS }, { "EDQUOT", EDQUOT }, { "ENOENT", ENOENT } };
 
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(known[i].name, name) == 0) return known[i].number;
@@ -115,19 +115,19 @@ static int fault_before(enum op op, bool *after)
 }
 
 /* Run expr, which returns -1 and errno on failure, behind the gate of op. */
-#define GATED(op, result, expr)                          \
-    do {                                                 \
-        bool after_;                                     \
-        int error_ = fault_before((op), &after_);        \
-        if (error_) {                                    \
-            errno = error_;                              \
-            (result) = -1;                               \
-        } else {                                         \
-            do {                                         \
-                (result) = (expr);                       \
-            } while ((result) < 0 && errno == EINTR);    \
-        }                                                \
-        if (after_) raise(SIGKILL);                      \
+#define GATED(op, result, expr)                       \
+    do {                                              \
+        bool after_;                                  \
+        int error_ = fault_before((op), &after_);     \
+        if (error_) {                                 \
+            errno = error_;                           \
+            (result) = -1;                            \
+        } else {                                      \
+            do {                                      \
+                (result) = (expr);                    \
+            } while ((result) < 0 && errno == EINTR); \
+        }                                             \
+        if (after_) raise(SIGKILL);                   \
     } while (0)
 
 static kr_status fail(const char *what, const char *path)
@@ -239,7 +239,8 @@ kr_status fs_rename(const char *from, const char *to)
 
     GATED(OP_RENAME, got, rename(from, to));
     if (got < 0)
-        return KR_FAIL(KR_ERR_IO, "%s: cannot rename to %s: %s", from, to, strerror(errno));
+        return KR_FAIL(KR_ERR_IO, "%s: cannot rename to %s: %s", from, to,
+                       strerror(errno));
     return KR_OK;
 }
 
@@ -284,11 +285,13 @@ kr_status fs_mkdirs(const char *path)
     for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         /* ranks and threads may race for the same folder: only its absence is an error */
-        if (mkdir(copy, 0700) != 0 && !is_folder(copy)) return fail("cannot make folder", copy);
+        if (mkdir(copy, 0700) != 0 && !is_folder(copy))
+            return fail("cannot make folder", copy);
         *slash = '/';
     }
     if (is_folder(copy)) return KR_OK;
-    if (mkdir(copy, 0700) != 0 && !is_folder(copy)) return fail("cannot make folder", copy);
+    if (mkdir(copy, 0700) != 0 && !is_folder(copy))
+        return fail("cannot make folder", copy);
     return KR_OK;
 }
 
@@ -334,7 +337,8 @@ kr_status fs_free_bytes(const char *path, uint64_t *bytes)
 
 /* ---- whole files -------------------------------------------------------------------- */
 
-static kr_status read_fd(int fd, const char *path, char **text, size_t *bytes, size_t most)
+static kr_status read_fd(int fd, const char *path, char **text, size_t *bytes,
+                         size_t most)
 {
     uint64_t size;
     char *at = NULL;

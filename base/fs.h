@@ -33,7 +33,8 @@ kr_status fs_path(char out[FS_PATH], const char *fmt, ...)
 /* Open; flags as open(2); new files get mode 0600.  *fd is closed by the caller. */
 kr_status fs_open(int *fd, const char *path, int flags);
 kr_status fs_close(int fd, const char *path);
-kr_status fs_pwrite(int fd, const char *path, const void *from, size_t bytes, uint64_t at);
+kr_status fs_pwrite(int fd, const char *path, const void *from, size_t bytes,
+                    uint64_t at);
 /* KR_ERR_DATA when the file ends before `bytes`. */
 kr_status fs_pread(int fd, const char *path, void *to, size_t bytes, uint64_t at);
 kr_status fs_fsync(int fd, const char *path);
@@ -44,10 +45,10 @@ kr_status fs_fsync_dir(const char *path);
 kr_status fs_rename(const char *from, const char *to);
 /* Swap two names in one step; *done = false (and KR_OK) where the file system cannot. */
 kr_status fs_exchange(const char *a, const char *b, bool *done);
-kr_status fs_unlink(const char *path);                  /* a missing file is fine */
-kr_status fs_mkdir(const char *path);                   /* one level; existing: KR_ERR_IO */
-kr_status fs_mkdirs(const char *path);                  /* like mkdir -p, mode 0700 */
-kr_status fs_remove_tree(const char *path);             /* never follows links */
+kr_status fs_unlink(const char *path);      /* a missing file is fine */
+kr_status fs_mkdir(const char *path);       /* one level; existing: KR_ERR_IO */
+kr_status fs_mkdirs(const char *path);      /* like mkdir -p, mode 0700 */
+kr_status fs_remove_tree(const char *path); /* never follows links */
 bool fs_exists(const char *path);
 kr_status fs_free_bytes(const char *path, uint64_t *bytes); /* for this user */
 

@@ -26,9 +26,10 @@ kr_status mem_alloc(void *out, size_t count, size_t size, const char *what)
         return KR_OK;
     }
     if (__builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX - MEM_ALIGN)
-        return KR_FAIL(KR_ERR_MEM, "%s: %zu times %zu bytes is too much", what, count, size);
-    if (is_faulty() || !(at = aligned_alloc(MEM_ALIGN, (bytes + MEM_ALIGN - 1) / MEM_ALIGN *
-                                                           MEM_ALIGN)))
+        return KR_FAIL(KR_ERR_MEM, "%s: %zu times %zu bytes is too much", what, count,
+                       size);
+    if (is_faulty() ||
+        !(at = aligned_alloc(MEM_ALIGN, (bytes + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN)))
         return KR_FAIL(KR_ERR_MEM, "%s: no memory for %zu bytes", what, bytes);
     memset(at, 0, bytes);
     memcpy(out, &at, sizeof at);

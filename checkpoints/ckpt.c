@@ -125,7 +125,10 @@ void ckpt_close(struct ckpt *k)
 int64_t ckpt_generation(const struct ckpt *k) { return k->generation; }
 int64_t ckpt_newest(const struct ckpt *k) { return k->newest; }
 double ckpt_stalled(const struct ckpt *k) { return k->stalled; }
-enum ckpt_phase ckpt_phase(struct ckpt *k) { return (enum ckpt_phase)atomic_load(&k->phase); }
+enum ckpt_phase ckpt_phase(struct ckpt *k)
+{
+    return (enum ckpt_phase)atomic_load(&k->phase);
+}
 
 /* ---- loading ---------------------------------------------------------------------------- */
 
@@ -139,8 +142,9 @@ static kr_status pick(struct ckpt *k, char **path, char **text, bool *none)
     *none = c->count == 0;
     if (*none) return KR_OK;
     if (k->next >= c->valid)
-        return KR_FAIL(KR_ERR_NO_CKPT, "%s: %d checkpoint%s, none of them valid; start "
-                                       "elsewhere or remove them to begin anew",
+        return KR_FAIL(KR_ERR_NO_CKPT,
+                       "%s: %d checkpoint%s, none of them valid; start "
+                       "elsewhere or remove them to begin anew",
                        k->run, c->count, c->count == 1 ? "" : "s");
     *path = c->list[k->next++].path;
     TRY(fs_path(manifest, "%s/manifest.json", *path));
@@ -204,8 +208,9 @@ done:
 }
 
 /* One piece, in parts that fit the buffer. */
-static kr_status read_piece(struct ckpt *k, struct kern_queue *q, const struct ckpt_tensor *t,
-                            const struct ckpt_piece *p, char *buf)
+static kr_status read_piece(struct ckpt *k, struct kern_queue *q,
+                            const struct ckpt_tensor *t, const struct ckpt_piece *p,
+                            char *buf)
 {
     int32_t i = manifest_find(&k->found, t->name);
     int64_t elem = (int64_t)kern_dtype_bytes(t->type), most = READ_PIECE / elem;
@@ -213,8 +218,8 @@ static kr_status read_piece(struct ckpt *k, struct kern_queue *q, const struct c
     if (i < 0) return KR_FAIL(KR_ERR_ARG, "%s: has no tensor %s", k->found_path, t->name);
     if (k->found.tensors[i].rows != t->rows || k->found.tensors[i].cols != t->cols ||
         k->found.tensors[i].type != t->type)
-        return KR_FAIL(KR_ERR_ARG, "%s: tensor %s has another shape or type", k->found_path,
-                       t->name);
+        return KR_FAIL(KR_ERR_ARG, "%s: tensor %s has another shape or type",
+                       k->found_path, t->name);
     for (int64_t at = 0; at < p->count; at += most) {
         int64_t n = p->count - at < most ? p->count - at : most;
 
@@ -225,7 +230,8 @@ static kr_status read_piece(struct ckpt *k, struct kern_queue *q, const struct c
     return KR_OK;
 }
 
-static kr_status read_own(struct ckpt *k, struct kern_queue *q, const struct ckpt_state *s)
+static kr_status read_own(struct ckpt *k, struct kern_queue *q,
+                          const struct ckpt_state *s)
 {
     char *buf = NULL;
     kr_status st = KR_OK;
@@ -339,8 +345,9 @@ static kr_status enough_room(const struct ckpt *k, const struct ckpt_state *s)
 
     TRY(fs_free_bytes(k->run, &have));
     if (have >= want) return KR_OK;
-    return KR_FAIL(KR_ERR_IO, "%s: %" PRIu64 " MiB free, a checkpoint needs %" PRIu64 " MiB",
-                   k->run, have >> 20, want >> 20);
+    return KR_FAIL(KR_ERR_IO,
+                   "%s: %" PRIu64 " MiB free, a checkpoint needs %" PRIu64 " MiB", k->run,
+                   have >> 20, want >> 20);
 }
 
 /* Rank 0: preflight and a fresh attempt folder. */
@@ -350,8 +357,9 @@ static kr_status make_attempt(struct ckpt *k, const struct ckpt_state *s)
 
     if (getrandom(&nonce, sizeof nonce, 0) < 0) nonce = (uint32_t)(clock_now() * 1e6);
     TRY(enough_room(k, s));
-    TRY(fs_path(k->commit.attempt, "%s/checkpoints/.attempt-%08" PRId64 "-%" PRId64 "-%08x",
-                k->run, k->step, k->generation, nonce));
+    TRY(fs_path(k->commit.attempt,
+                "%s/checkpoints/.attempt-%08" PRId64 "-%" PRId64 "-%08x", k->run, k->step,
+                k->generation, nonce));
     return fs_mkdir(k->commit.attempt);
 }
 
@@ -361,8 +369,10 @@ static kr_status plan_commit(struct ckpt *k, const struct ckpt_state *s, int64_t
     struct manifest *m = &k->commit.manifest;
     const char *about = k->config.about ? k->config.about : "";
 
-    *m = (struct manifest){ .step = k->step, .samples = samples,
-                            .generation = k->generation, .world = comm_size(k->comm) };
+    *m = (struct manifest){ .step = k->step,
+                            .samples = samples,
+                            .generation = k->generation,
+                            .world = comm_size(k->comm) };
     TRY(mem_alloc(&m->settings, strlen(settings) + 1, 1, "settings"));
     TRY(mem_alloc(&m->about, strlen(about) + 1, 1, "settings"));
     TRY(mem_alloc(&m->tensors, (size_t)s->tensor_count, sizeof *m->tensors, "tensors"));
@@ -393,8 +403,10 @@ static kr_status stage(struct ckpt *k, struct kern_queue *q, const struct ckpt_s
         const struct ckpt_piece *p = &s->pieces[i];
         size_t n = (size_t)p->count * kern_dtype_bytes(s->tensors[p->tensor].type);
 
-        j->ranges[i] = (struct ckpt_range){ .tensor = p->tensor, .shard = comm_rank(k->comm),
-                                            .begin = p->begin, .count = p->count };
+        j->ranges[i] = (struct ckpt_range){ .tensor = p->tensor,
+                                            .shard = comm_rank(k->comm),
+                                            .begin = p->begin,
+                                            .count = p->count };
         j->bytes[i] = k->staging + at;
         TRY(kern_download(q, k->staging + at, p->at, n));
         at += n;
@@ -457,7 +469,8 @@ kr_status ckpt_save(struct ckpt *k, struct kern_queue *q, const struct ckpt_stat
 
 /* ---- moving on -------------------------------------------------------------------------- */
 
-static bool all_are(const struct ckpt *k, const enum ckpt_phase *phases, enum ckpt_phase p)
+static bool all_are(const struct ckpt *k, const enum ckpt_phase *phases,
+                    enum ckpt_phase p)
 {
     for (int32_t r = 0; r < comm_size(k->comm); r++)
         if (phases[r] != p) return false;
@@ -544,7 +557,8 @@ kr_status ckpt_advance(struct ckpt *k, const enum ckpt_phase *phases)
         give_up(k);
         return KR_OK;
     }
-    if (k->stage == STAGE_WRITING && all_are(k, phases, CKPT_WRITTEN)) return begin_commit(k);
+    if (k->stage == STAGE_WRITING && all_are(k, phases, CKPT_WRITTEN))
+        return begin_commit(k);
     if (k->stage == STAGE_COMMITTING && phases[0] == CKPT_COMMITTED) begin_verify(k);
     if (k->stage == STAGE_VERIFYING && all_are(k, phases, CKPT_VERIFIED)) finish(k);
     return KR_OK;

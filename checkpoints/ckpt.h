@@ -33,10 +33,10 @@
 struct ckpt; /* opaque; one per run */
 
 struct ckpt_config {
-    const char *run;  /* the run directory; created if missing */
-    int keep;         /* checkpoints to keep, >= 1 */
-    bool async;       /* write on a thread while training goes on */
-    bool read_only;   /* no lease, nothing is written */
+    const char *run; /* the run directory; created if missing */
+    int keep;        /* checkpoints to keep, >= 1 */
+    bool async;      /* write on a thread while training goes on */
+    bool read_only;  /* no lease, nothing is written */
     const char *about;
 };
 

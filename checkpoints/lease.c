@@ -76,8 +76,8 @@ static kr_status write_lease(int fd, const char *path, const struct holder *h)
     char text[LEASE_MAX];
     int n = snprintf(text, sizeof text,
                      "{\"host\": \"%s\", \"pid\": %" PRId64 ", \"started\": %" PRId64
-                     ", \"job\": \"%s\", \"generation\": %" PRId64 ", \"renewals\": %" PRId64
-                     "}\n",
+                     ", \"job\": \"%s\", \"generation\": %" PRId64
+                     ", \"renewals\": %" PRId64 "}\n",
                      h->host, h->pid, h->started, h->job, h->generation, h->renewals);
 
     TRY(fs_pwrite(fd, path, text, (size_t)n, 0));
@@ -124,8 +124,8 @@ static bool read_lease(int fd, struct holder *out)
 static kr_status busy(const char *path, const struct holder *h)
 {
     return KR_FAIL(KR_ERR_BUSY,
-                   "%s: the run is held by process %" PRId64 " on %s%s%s (generation %" PRId64
-                   "); stop it first",
+                   "%s: the run is held by process %" PRId64
+                   " on %s%s%s (generation %" PRId64 "); stop it first",
                    path, h->pid, h->host[0] ? h->host : "an unknown host",
                    h->job[0] ? ", job " : "", h->job, h->generation);
 }

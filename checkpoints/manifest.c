@@ -85,15 +85,16 @@ static void put_lists(struct mem_text *t, const struct manifest *m)
     for (int32_t i = 0; i < m->tensor_count; i++) {
         const struct ckpt_tensor *x = &m->tensors[i];
 
-        mem_printf(t, "%s\n{\"name\":\"%s\",\"rows\":%" PRId64 ",\"cols\":%" PRId64
-                      ",\"type\":\"%s\"}",
+        mem_printf(t,
+                   "%s\n{\"name\":\"%s\",\"rows\":%" PRId64 ",\"cols\":%" PRId64
+                   ",\"type\":\"%s\"}",
                    i ? "," : "", x->name, x->rows, x->cols, type_names[x->type]);
     }
     mem_printf(t, "],\n\"shards\": [");
     for (int32_t i = 0; i < m->shard_count; i++)
-        mem_printf(t, "%s\n{\"file\":\"%s\",\"bytes\":%" PRIu64 ",\"frame\":\"%016" PRIx64
-                      "\"}",
-                   i ? "," : "", m->shards[i].file, m->shards[i].bytes, m->shards[i].frame);
+        mem_printf(
+            t, "%s\n{\"file\":\"%s\",\"bytes\":%" PRIu64 ",\"frame\":\"%016" PRIx64 "\"}",
+            i ? "," : "", m->shards[i].file, m->shards[i].bytes, m->shards[i].frame);
     mem_printf(t, "],\n\"ranges\": [");
     for (int32_t i = 0; i < m->range_count; i++) {
         mem_printf(t, "%s\n", i ? "," : "");
@@ -106,10 +107,11 @@ kr_status manifest_print(const struct manifest *m, char **text)
 {
     struct mem_text t = { 0 };
 
-    mem_printf(&t,
-               "{\"kilorank_checkpoint\": %d,\n\"step\": %" PRId64 ", \"samples\": %" PRId64
-               ", \"generation\": %" PRId64 ", \"world\": %" PRId32 ", \"block\": %d",
-               MANIFEST_VERSION, m->step, m->samples, m->generation, m->world, CKPT_BLOCK);
+    mem_printf(
+        &t,
+        "{\"kilorank_checkpoint\": %d,\n\"step\": %" PRId64 ", \"samples\": %" PRId64
+        ", \"generation\": %" PRId64 ", \"world\": %" PRId32 ", \"block\": %d",
+        MANIFEST_VERSION, m->step, m->samples, m->generation, m->world, CKPT_BLOCK);
     mem_printf(&t, ",\n\"about\": ");
     put_string(&t, m->about ? m->about : "");
     mem_printf(&t, ",\n\"settings\": ");
@@ -138,7 +140,8 @@ static kr_status bad(const struct reader *r, const char *what)
 }
 
 /* A whole number of member `key`, within [low, high] and exact in a double. */
-static bool whole(const cJSON *in, const char *key, int64_t low, int64_t high, int64_t *out)
+static bool whole(const cJSON *in, const char *key, int64_t low, int64_t high,
+                  int64_t *out)
 {
     const cJSON *j = cJSON_GetObjectItemCaseSensitive(in, key);
 
@@ -178,7 +181,8 @@ static bool plain_name(const char *s, int slashes)
     if (n == 0 || n >= CKPT_NAME || s[0] == '.' || s[0] == '/' || s[n - 1] == '/')
         return false;
     for (; *s; s++)
-        if (*s == '/' ? slashes-- == 0 : !isalnum((unsigned char)*s) && !strchr("._-", *s))
+        if (*s == '/' ? slashes-- == 0
+                      : !isalnum((unsigned char)*s) && !strchr("._-", *s))
             return false;
     return slashes == 0;
 }
@@ -192,7 +196,8 @@ static kr_status count_of(const struct reader *r, const cJSON *list, int32_t *ou
     return KR_OK;
 }
 
-static kr_status read_tensor(const struct reader *r, const cJSON *j, struct ckpt_tensor *t)
+static kr_status read_tensor(const struct reader *r, const cJSON *j,
+                             struct ckpt_tensor *t)
 {
     const char *name = string(j, "name"), *type = string(j, "type");
 
@@ -216,8 +221,8 @@ static kr_status read_shard(const struct reader *r, const cJSON *j, struct ckpt_
     int64_t bytes;
 
     if (!plain_name(file, 0)) return bad(r, "a shard with a bad file name");
-    if (!whole(j, "bytes", 0, (int64_t)1 << 52, &bytes) || !frame || strlen(frame) != 16 ||
-        !hex64(frame, &s->frame))
+    if (!whole(j, "bytes", 0, (int64_t)1 << 52, &bytes) || !frame ||
+        strlen(frame) != 16 || !hex64(frame, &s->frame))
         return bad(r, "a shard with a bad size or checksum");
     snprintf(s->file, sizeof s->file, "%s", file);
     s->bytes = (uint64_t)bytes;
@@ -318,7 +323,8 @@ static int by_name(const void *a, const void *b)
 
 static int by_file(const void *a, const void *b)
 {
-    return strcmp(((const struct ckpt_shard *)a)->file, ((const struct ckpt_shard *)b)->file);
+    return strcmp(((const struct ckpt_shard *)a)->file,
+                  ((const struct ckpt_shard *)b)->file);
 }
 
 /* Do two neighbours of the sorted list compare equal? */
@@ -341,12 +347,17 @@ static kr_status names_differ(const struct reader *r)
     bool twins = false;
     kr_status st;
 
-    TRY_OR(st, mem_alloc(&tensors, (size_t)m->tensor_count, sizeof *tensors, "names"), done);
+    TRY_OR(st, mem_alloc(&tensors, (size_t)m->tensor_count, sizeof *tensors, "names"),
+           done);
     TRY_OR(st, mem_alloc(&shards, (size_t)m->shard_count, sizeof *shards, "names"), done);
-    if (m->tensor_count) memcpy(tensors, m->tensors, (size_t)m->tensor_count * sizeof *tensors);
-    if (m->shard_count) memcpy(shards, m->shards, (size_t)m->shard_count * sizeof *shards);
-    if (m->tensor_count) twins |= has_twins(tensors, m->tensor_count, sizeof *tensors, by_name);
-    if (m->shard_count) twins |= has_twins(shards, m->shard_count, sizeof *shards, by_file);
+    if (m->tensor_count)
+        memcpy(tensors, m->tensors, (size_t)m->tensor_count * sizeof *tensors);
+    if (m->shard_count)
+        memcpy(shards, m->shards, (size_t)m->shard_count * sizeof *shards);
+    if (m->tensor_count)
+        twins |= has_twins(tensors, m->tensor_count, sizeof *tensors, by_name);
+    if (m->shard_count)
+        twins |= has_twins(shards, m->shard_count, sizeof *shards, by_file);
     if (twins) st = bad(r, "a name occurs twice");
 done:
     mem_free(tensors);
@@ -392,8 +403,7 @@ static kr_status tiles(const struct reader *r)
 
 static uint64_t range_end(const struct manifest *m, const struct ckpt_range *x)
 {
-    return x->offset +
-           (uint64_t)x->count * kern_dtype_bytes(m->tensors[x->tensor].type);
+    return x->offset + (uint64_t)x->count * kern_dtype_bytes(m->tensors[x->tensor].type);
 }
 
 /* No two ranges share bytes of a shard. */
@@ -423,7 +433,8 @@ static kr_status check_seal(const struct reader *r, const char *text, size_t byt
     if (bytes < SEAL) return bad(r, "is too short for a manifest");
     seal = text + bytes - SEAL;
     if (memcmp(seal, SEAL_FRONT, sizeof SEAL_FRONT - 1) != 0 ||
-        memcmp(text + bytes - (sizeof SEAL_BACK - 1), SEAL_BACK, sizeof SEAL_BACK - 1) != 0 ||
+        memcmp(text + bytes - (sizeof SEAL_BACK - 1), SEAL_BACK, sizeof SEAL_BACK - 1) !=
+            0 ||
         !hex64(seal + sizeof SEAL_FRONT - 1, &want))
         return bad(r, "does not end with its checksum: cut short?");
     if (hash64(text, bytes - SEAL) != want) return bad(r, "differs from its checksum");
@@ -444,7 +455,8 @@ kr_status manifest_parse(struct manifest *out, const char *text, size_t bytes,
     TRY_OR(st, read_head(&r, root), done);
     TRY_OR(st, read_lists(&r, root), done);
     TRY_OR(st, names_differ(&r), done);
-    if (m.range_count) qsort(m.ranges, (size_t)m.range_count, sizeof *m.ranges, by_element);
+    if (m.range_count)
+        qsort(m.ranges, (size_t)m.range_count, sizeof *m.ranges, by_element);
     TRY_OR(st, tiles(&r), done);
     st = apart(&r);
 done:

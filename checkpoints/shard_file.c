@@ -16,7 +16,9 @@ static pthread_mutex_t hdf5 = PTHREAD_MUTEX_INITIALIZER;
 
 static hid_t element_type(enum kern_dtype t)
 {
-    return t == KERN_F64 ? H5T_IEEE_F64LE : t == KERN_F32 ? H5T_IEEE_F32LE : H5T_STD_U16LE;
+    return t == KERN_F64   ? H5T_IEEE_F64LE
+           : t == KERN_F32 ? H5T_IEEE_F32LE
+                           : H5T_STD_U16LE;
 }
 
 /* Newest format: metadata with checksums.  Data aligned for plain writes. */
@@ -58,8 +60,8 @@ static bool write_attribute(hid_t on, const char *name, int64_t value)
     return ok;
 }
 
-static bool create_range(hid_t file, hid_t link, hid_t create, const struct ckpt_tensor *t,
-                         struct ckpt_range *r)
+static bool create_range(hid_t file, hid_t link, hid_t create,
+                         const struct ckpt_tensor *t, struct ckpt_range *r)
 {
     hsize_t count = (hsize_t)r->count;
     hid_t space = H5Screate_simple(1, &count, NULL), set;
@@ -71,8 +73,8 @@ static bool create_range(hid_t file, hid_t link, hid_t create, const struct ckpt
     set = H5Dcreate2(file, name, element_type(t->type), space, link, create, H5P_DEFAULT);
     H5Sclose(space);
     if (set < 0) return false;
-    ok = write_attribute(set, "begin", r->begin) && write_attribute(set, "rows", t->rows) &&
-         write_attribute(set, "cols", t->cols);
+    ok = write_attribute(set, "begin", r->begin) &&
+         write_attribute(set, "rows", t->rows) && write_attribute(set, "cols", t->cols);
     offset = H5Dget_offset(set);
     r->offset = (uint64_t)offset;
     return H5Dclose(set) >= 0 && ok && offset != HADDR_UNDEF;
@@ -146,7 +148,8 @@ static bool map_range(hid_t create, hid_t whole, const struct manifest *m,
 
         if (in_row == t->cols && end - at >= t->cols) rows = (end - at) / t->cols;
         if (cols > end - at) cols = end - at;
-        if (!map_piece(create, whole, t, at, rows, cols, at - r->begin, r->count, file, name))
+        if (!map_piece(create, whole, t, at, rows, cols, at - r->begin, r->count, file,
+                       name))
             return false;
         at += rows * cols;
     }

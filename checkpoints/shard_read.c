@@ -43,8 +43,8 @@ static kr_status read_block(int fd, const char *path, const struct ckpt_range *r
 
     TRY(fs_pread(fd, path, buf, n, r->offset + from));
     if (hash64(buf, n) == r->blocks[b]) return KR_OK;
-    return KR_FAIL(KR_ERR_DATA, "%s: bytes at %" PRIu64 " differ from their checksum", path,
-                   r->offset + from);
+    return KR_FAIL(KR_ERR_DATA, "%s: bytes at %" PRIu64 " differ from their checksum",
+                   path, r->offset + from);
 }
 
 /* The part of [begin, end) (bytes of the range) that block b holds, to `out`, which
@@ -70,8 +70,8 @@ static kr_status read_range(const struct manifest *m, const char *folder,
 
     TRY(open_shard(m, folder, r->shard, path, &fd));
     for (int64_t b = (int64_t)(begin / CKPT_BLOCK); b <= last && st == KR_OK; b++) {
-        bool whole = (uint64_t)b * CKPT_BLOCK >= begin &&
-                     ((uint64_t)b + 1) * CKPT_BLOCK <= end;
+        bool whole =
+            (uint64_t)b * CKPT_BLOCK >= begin && ((uint64_t)b + 1) * CKPT_BLOCK <= end;
         char *to = whole ? out + ((uint64_t)b * CKPT_BLOCK - begin) : buf;
 
         st = read_block(fd, path, r, bytes, b, to);

@@ -37,8 +37,9 @@ static kr_status write_ranges(struct shard_job *job, int fd)
     for (int32_t i = 0; i < job->count; i++)
         TRY(write_range(job, fd, i));
     TRY(fs_size(fd, job->path, &job->shard.bytes));
-    TRY(shard_frame(fd, job->path, job->shard.bytes, job->tensors, job->ranges, job->count,
-                    job->ranges ? job->ranges[0].shard : 0, &job->shard.frame));
+    TRY(shard_frame(fd, job->path, job->shard.bytes, job->tensors, job->ranges,
+                    job->count, job->ranges ? job->ranges[0].shard : 0,
+                    &job->shard.frame));
     return fs_fsync(fd, job->path);
 }
 
@@ -66,8 +67,8 @@ kr_status shard_part_print(const struct shard_job *job, char **text)
     for (int32_t i = 0; i < job->count; i++) {
         const struct ckpt_range *r = &job->ranges[i];
 
-        mem_printf(&t, "%" PRId32 " %" PRId64 " %" PRId64 " %" PRIu64, r->tensor, r->begin,
-                   r->count, r->offset);
+        mem_printf(&t, "%" PRId32 " %" PRId64 " %" PRId64 " %" PRIu64, r->tensor,
+                   r->begin, r->count, r->offset);
         for (int64_t b = 0; b < manifest_blocks(&job->tensors[r->tensor], r->count); b++)
             mem_printf(&t, " %" PRIx64, r->blocks[b]);
         mem_printf(&t, "\n");
@@ -142,6 +143,7 @@ kr_status shard_parts_join(const char *parts, int32_t ranks, struct manifest *m)
     TRY(mem_alloc(&m->shards, (size_t)ranks, sizeof *m->shards, "list of shards"));
     for (int32_t r = 0; r < ranks; r++)
         TRY(join_part(&parts, r, m));
-    if (m->range_count) qsort(m->ranges, (size_t)m->range_count, sizeof *m->ranges, by_element);
+    if (m->range_count)
+        qsort(m->ranges, (size_t)m->range_count, sizeof *m->ranges, by_element);
     return KR_OK;
 }

@@ -27,11 +27,13 @@ static void help(FILE *out)
           "  list     every checkpoint of the run\n"
           "  verify   read every byte and check it; exit code 3 if something is wrong\n"
           "  show     tensors and settings\n"
-          "  hash     one hash of the logical state: equal hash, equal bits, however it is\n"
+          "  hash     one hash of the logical state: equal hash, equal bits, however it "
+          "is\n"
           "           sharded\n"
           "  diff     which tensors differ and by how much; exit code 1 if any does\n"
           "  prune    delete all but the N (2) newest\n\n"
-          "  kilorank ckpt hash runs/a\n", out);
+          "  kilorank ckpt hash runs/a\n",
+          out);
 }
 
 static int code_of(kr_status st)
@@ -65,7 +67,8 @@ static kr_status newest_of(const char *run, char path[FS_PATH])
     if (c.count == 0)
         st = KR_FAIL(KR_ERR_ARG, "%s: no checkpoint there", run);
     else if (c.valid == 0)
-        st = KR_FAIL(KR_ERR_NO_CKPT, "%s: %d checkpoints, none of them valid", run, c.count);
+        st = KR_FAIL(KR_ERR_NO_CKPT, "%s: %d checkpoints, none of them valid", run,
+                     c.count);
     else
         st = fs_path(path, "%s", c.list[0].path);
     catalog_close(&c);
@@ -109,8 +112,8 @@ static kr_status list(const char *dir)
                    base_name(e->path), e->step, e->generation, e->world,
                    (double)e->bytes / 0x1p20);
         else
-            printf("%-24s %10s %11s %6s %10s  invalid\n", base_name(e->path), "-", "-", "-",
-                   "-");
+            printf("%-24s %10s %11s %6s %10s  invalid\n", base_name(e->path), "-", "-",
+                   "-", "-");
     }
     catalog_close(&c);
     return KR_OK;
@@ -122,10 +125,10 @@ static kr_status show(const char *dir)
     struct opened o;
 
     TRY(open_one(dir, &o));
-    printf("%s\nstep %" PRId64 ", samples %" PRId64 ", generation %" PRId64 ", written by %" PRId32
-           " ranks of %s\n\n%s\n%-44s %12s %12s  %s\n",
-           o.path, o.m.step, o.m.samples, o.m.generation, o.m.world, o.m.about, o.m.settings,
-           "tensor", "rows", "cols", "type");
+    printf("%s\nstep %" PRId64 ", samples %" PRId64 ", generation %" PRId64
+           ", written by %" PRId32 " ranks of %s\n\n%s\n%-44s %12s %12s  %s\n",
+           o.path, o.m.step, o.m.samples, o.m.generation, o.m.world, o.m.about,
+           o.m.settings, "tensor", "rows", "cols", "type");
     for (int32_t i = 0; i < o.m.tensor_count; i++)
         printf("%-44s %12" PRId64 " %12" PRId64 "  %s\n", o.m.tensors[i].name,
                o.m.tensors[i].rows, o.m.tensors[i].cols, types[o.m.tensors[i].type]);
@@ -147,7 +150,8 @@ static kr_status verify_one(const char *path)
         bytes += m.shards[i].bytes;
     }
     if (st == KR_OK)
-        printf("%s: step %" PRId64 ", %" PRId32 " shards, %.1f MiB: every byte is right\n",
+        printf("%s: step %" PRId64 ", %" PRId32
+               " shards, %.1f MiB: every byte is right\n",
                path, m.step, m.shard_count, (double)bytes / 0x1p20);
     manifest_free(&m);
     return st;
@@ -204,7 +208,8 @@ static kr_status hash_all(const struct opened *o, char out[33])
 
     if (!h) return KR_FAIL(KR_ERR_MEM, "no memory for a hash");
     TRY_OR(st, mem_alloc(&buf, PIECE, 8, "a buffer"), done);
-    TRY_OR(st, mem_alloc(&order, (size_t)o->m.tensor_count, sizeof *order, "names"), done);
+    TRY_OR(st, mem_alloc(&order, (size_t)o->m.tensor_count, sizeof *order, "names"),
+           done);
     for (int32_t i = 0; i < o->m.tensor_count; i++)
         order[i] = &o->m.tensors[i];
     qsort(order, (size_t)o->m.tensor_count, sizeof *order, by_name);
@@ -266,7 +271,8 @@ static kr_status diff_tensor(const struct opened *a, const struct opened *b, int
         for (int64_t e = 0; e < n; e++) {
             double gap = fabs(element(left, t->type, e) - element(right, t->type, e));
 
-            if (memcmp(left + (size_t)e * elem, right + (size_t)e * elem, elem) == 0) continue;
+            if (memcmp(left + (size_t)e * elem, right + (size_t)e * elem, elem) == 0)
+                continue;
             d->count++;
             if (!(gap <= d->most)) d->most = gap;
         }
@@ -289,14 +295,15 @@ static kr_status diff_all(const struct opened *a, const struct opened *b, char *
         struct difference d = { 0 };
 
         if (k < 0 || !alike(t, &b->m.tensors[k])) {
-            printf("%-44s %s\n", t->name, k < 0 ? "only in the first" : "other shape or type");
+            printf("%-44s %s\n", t->name,
+                   k < 0 ? "only in the first" : "other shape or type");
             ++*differ;
             continue;
         }
         TRY(diff_tensor(a, b, i, k, left, right, &d));
         if (d.count == 0) continue;
-        printf("%-44s %" PRId64 " of %" PRId64 " elements, largest difference %g\n", t->name,
-               d.count, t->rows * t->cols, d.most);
+        printf("%-44s %" PRId64 " of %" PRId64 " elements, largest difference %g\n",
+               t->name, d.count, t->rows * t->cols, d.most);
         ++*differ;
     }
     for (int32_t k = 0; k < b->m.tensor_count; k++)
@@ -343,8 +350,10 @@ static kr_status prune(const char *dir, int32_t keep)
     TRY(catalog_open(&c, dir));
     for (int32_t i = 0; i < c.valid; i++)
         if (c.list[i].generation > newest) newest = c.list[i].generation;
-    if (c.count == 0) st = KR_FAIL(KR_ERR_ARG, "%s: no checkpoint there", dir);
-    else st = lease_take(&lease, dir, newest);
+    if (c.count == 0)
+        st = KR_FAIL(KR_ERR_ARG, "%s: no checkpoint there", dir);
+    else
+        st = lease_take(&lease, dir, newest);
     catalog_close(&c);
     if (st != KR_OK) return st;
     st = catalog_prune(dir, keep, lease_generation(lease), false, &removed);
@@ -363,8 +372,10 @@ static kr_status parse_keep(int argc, char **argv, int32_t *keep)
             return KR_FAIL(KR_ERR_ARG, "ckpt prune: %s: want DIR [--keep N]", argv[3]);
         n = strtol(argv[4], &end, 10);
         if (end == argv[4] || *end || n < 1 || n > 1000000)
-            return KR_FAIL(KR_ERR_ARG, "ckpt prune: --keep %s: want a whole number from 1 to "
-                                       "1000000", argv[4]);
+            return KR_FAIL(KR_ERR_ARG,
+                           "ckpt prune: --keep %s: want a whole number from 1 to "
+                           "1000000",
+                           argv[4]);
     }
     *keep = (int32_t)n;
     return KR_OK;
@@ -382,8 +393,9 @@ int ckpt_tool_main(int argc, char **argv)
     static const struct {
         const char *name;
         kr_status (*run)(const char *dir);
-    } simple[] = { { "list", list }, { "show", show }, { "verify", verify },
-                   { "hash", hash } };
+    } simple[] = {
+        { "list", list }, { "show", show }, { "verify", verify }, { "hash", hash }
+    };
     const char *what = argc > 1 ? argv[1] : "";
     int64_t differ = 0;
     int32_t keep = 2;
@@ -394,7 +406,8 @@ int ckpt_tool_main(int argc, char **argv)
         return EXIT_DONE;
     }
     for (size_t i = 0; i < sizeof simple / sizeof *simple; i++)
-        if (argc == 3 && strcmp(what, simple[i].name) == 0) return code_of(simple[i].run(argv[2]));
+        if (argc == 3 && strcmp(what, simple[i].name) == 0)
+            return code_of(simple[i].run(argv[2]));
     if (strcmp(what, "diff") == 0 && argc == 4) {
         st = diff(argv[2], argv[3], &differ);
         return st == KR_OK && differ ? EXIT_FAILED : code_of(st);
@@ -403,7 +416,8 @@ int ckpt_tool_main(int argc, char **argv)
         st = parse_keep(argc, argv, &keep);
         return code_of(st == KR_OK ? prune(argv[2], keep) : st);
     }
-    (void)KR_FAIL(KR_ERR_ARG, "ckpt: want list, verify, show, hash or prune and a DIR, or "
-                              "diff and two (see --help)");
+    (void)KR_FAIL(KR_ERR_ARG,
+                  "ckpt: want list, verify, show, hash or prune and a DIR, or "
+                  "diff and two (see --help)");
     return EXIT_USAGE;
 }

@@ -49,7 +49,7 @@ _Noreturn void comm_abort(struct comm *c, int exit_code);
 /* [local] */
 int32_t comm_rank(const struct comm *c);
 int32_t comm_size(const struct comm *c);
-int32_t comm_local_rank(const struct comm *c);   /* among the ranks of this node */
+int32_t comm_local_rank(const struct comm *c); /* among the ranks of this node */
 int32_t comm_local_size(const struct comm *c);
 int comm_threads(const struct comm *c);          /* cores this rank should use, >= 1 */
 const char *comm_describe(const struct comm *c); /* "mpi: 4 ranks on 2 nodes" */
@@ -69,7 +69,8 @@ kr_status comm_share(struct comm *c, void *at, size_t bytes);
 kr_status comm_share_text(struct comm *c, char **text);
 
 /* [collective] all[r * bytes ...] = mine of rank r, on every rank. */
-kr_status comm_all_gather_bytes(struct comm *c, const void *mine, size_t bytes, void *all);
+kr_status comm_all_gather_bytes(struct comm *c, const void *mine, size_t bytes,
+                                void *all);
 
 /* [collective] Texts of all ranks to rank 0, in rank order: there *all is one block of
  * NUL-terminated texts (mem_free), NULL elsewhere. */

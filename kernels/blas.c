@@ -92,7 +92,8 @@ static void open_library(void)
     if (strcmp(want, "dnnl") == 0)
         blas.status = open_dnnl();
     else
-        blas.status = KR_FAIL(KR_ERR_ARG, "KILORANK_BLAS=%s: want openblas or dnnl", want);
+        blas.status =
+            KR_FAIL(KR_ERR_ARG, "KILORANK_BLAS=%s: want openblas or dnnl", want);
 }
 
 kr_status blas_open(void)
@@ -112,8 +113,8 @@ void cpu_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha,
         blas.dnnl(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c,
                   ldc);
     else
-        blas.sgemm(ROW_MAJOR, ta ? TRANS : NO_TRANS, tb ? TRANS : NO_TRANS, (int)m, (int)n,
-                   (int)k, alpha, a, (int)lda, b, (int)ldb, beta, c, (int)ldc);
+        blas.sgemm(ROW_MAJOR, ta ? TRANS : NO_TRANS, tb ? TRANS : NO_TRANS, (int)m,
+                   (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb, beta, c, (int)ldc);
 }
 
 void cpu64_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha,

@@ -54,4 +54,5 @@ static const char *describe(void *state) { return ((struct cpu_state *)state)->a
 /* clang-format on */
 
 const struct kern_backend kern_cpu_backend = CPU_BACKEND("cpu", KERN_F32, cpu_table);
-const struct kern_backend kern_cpu64_backend = CPU_BACKEND("cpu64", KERN_F64, cpu64_table);
+const struct kern_backend kern_cpu64_backend =
+    CPU_BACKEND("cpu64", KERN_F64, cpu64_table);

@@ -28,8 +28,8 @@ kr_status kern_device_open(struct kern_device **out, const char *name, int local
     kr_status st = KR_OK;
 
     if (!back)
-        return KR_FAIL(KR_ERR_ARG, "run.device = %s: this program has cpu, guard and cpu64",
-                       name);
+        return KR_FAIL(KR_ERR_ARG,
+                       "run.device = %s: this program has cpu, guard and cpu64", name);
     TRY(mem_alloc(&d, 1, sizeof *d, "device"));
     d->back = back;
     if (back->open) st = back->open(&d->state, local_rank, threads);
@@ -99,7 +99,8 @@ kr_status kern_upload(struct kern_queue *q, void *device, const void *host, size
     return bytes ? q->device->back->upload(q->stream, device, host, bytes) : KR_OK;
 }
 
-kr_status kern_download(struct kern_queue *q, void *host, const void *device, size_t bytes)
+kr_status kern_download(struct kern_queue *q, void *host, const void *device,
+                        size_t bytes)
 {
     return bytes ? q->device->back->download(q->stream, host, device, bytes) : KR_OK;
 }
@@ -110,7 +111,10 @@ kr_status kern_queue_call(struct kern_queue *q, kern_host_fn fn, const void *arg
     return q->device->back->call(q->stream, fn, arg, arg_bytes);
 }
 
-kr_status kern_queue_sync(struct kern_queue *q) { return q->device->back->sync(q->stream); }
+kr_status kern_queue_sync(struct kern_queue *q)
+{
+    return q->device->back->sync(q->stream);
+}
 double kern_queue_stalled(struct kern_queue *q)
 {
     return q->device->back->stalled(q->stream);

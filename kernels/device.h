@@ -54,9 +54,11 @@ kr_status kern_device_open(struct kern_device **out, const char *name, int local
                            int threads);
 void kern_device_close(struct kern_device *d); /* after all its queues; NULL is fine */
 
-const char *kern_device_name(const struct kern_device *d);     /* "cpu" */
-const char *kern_device_describe(const struct kern_device *d); /* processor, matmul library */
-enum kern_dtype kern_device_type(const struct kern_device *d); /* of weights and gradients */
+const char *kern_device_name(const struct kern_device *d); /* "cpu" */
+const char *
+kern_device_describe(const struct kern_device *d); /* processor, matmul library */
+enum kern_dtype
+kern_device_type(const struct kern_device *d);         /* of weights and gradients */
 bool kern_device_is_host(const struct kern_device *d); /* memory that MPI can read */
 
 /* [local] Device memory, aligned to at least 256 bytes.  The contents are unspecified
@@ -72,7 +74,8 @@ struct kern_device *kern_queue_device(const struct kern_queue *q);
 
 /* [queued] Copies between host and device.  Host memory may be reused after a sync. */
 kr_status kern_upload(struct kern_queue *q, void *device, const void *host, size_t bytes);
-kr_status kern_download(struct kern_queue *q, void *host, const void *device, size_t bytes);
+kr_status kern_download(struct kern_queue *q, void *host, const void *device,
+                        size_t bytes);
 
 /* [queued] Run a host function in the order of the queue.  `arg` bytes are copied.  While
  * it runs, host devices have their memory open, so it may read and write device memory

@@ -211,7 +211,8 @@ static kr_status start_thread(struct queue *q)
     pthread_sigmask(SIG_SETMASK, &all, &old);
     error = pthread_create(&q->thread, NULL, work, q);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (error) return KR_FAIL(KR_ERR_DEVICE, "cannot start a thread: %s", strerror(error));
+    if (error)
+        return KR_FAIL(KR_ERR_DEVICE, "cannot start a thread: %s", strerror(error));
     return KR_OK;
 }
 

@@ -40,11 +40,11 @@ kr_status host_event_wait(void *event, void *stream);
 int host_threads(void *stream);
 
 /* The queue part of a struct kern_backend. */
-#define HOST_QUEUES                                                              \
-    .queue_open = host_queue_open, .queue_close = host_queue_close,              \
-    .upload = host_upload, .download = host_download, .call = host_call,         \
-    .sync = host_sync, .stalled = host_stalled, .event_open = host_event_open,   \
-    .event_close = host_event_close, .event_record = host_event_record,          \
+#define HOST_QUEUES                                                            \
+    .queue_open = host_queue_open, .queue_close = host_queue_close,            \
+    .upload = host_upload, .download = host_download, .call = host_call,       \
+    .sync = host_sync, .stalled = host_stalled, .event_open = host_event_open, \
+    .event_close = host_event_close, .event_record = host_event_record,        \
     .event_wait = host_event_wait
 
 #endif

@@ -58,14 +58,14 @@ static kr_status refuse(const char *name, struct kern_mat a, struct kern_mat b)
 }
 
 /* Call entry with the gate of the device open. */
-#define ENTER(q, entry, ...)                                                          \
-    do {                                                                              \
-        const struct kern_backend *back_ = (q)->device->back;                         \
-        kr_status status_;                                                            \
-        if (back_->enter) back_->enter((q)->device->state);                           \
-        status_ = back_->ops->entry((q)->stream, __VA_ARGS__);                        \
-        if (back_->leave) back_->leave((q)->device->state);                           \
-        return status_;                                                               \
+#define ENTER(q, entry, ...)                                   \
+    do {                                                       \
+        const struct kern_backend *back_ = (q)->device->back;  \
+        kr_status status_;                                     \
+        if (back_->enter) back_->enter((q)->device->state);    \
+        status_ = back_->ops->entry((q)->stream, __VA_ARGS__); \
+        if (back_->leave) back_->leave((q)->device->state);    \
+        return status_;                                        \
     } while (0)
 
 /* ---- elementwise ---------------------------------------------------------------------- */
@@ -92,8 +92,8 @@ kr_status kern_add(struct kern_queue *q, struct kern_mat y, struct kern_mat a,
 
 /* ---- linear --------------------------------------------------------------------------- */
 
-static kr_status matmul(struct kern_queue *q, struct kern_mat c, struct kern_mat a, bool ta,
-                        struct kern_mat b, bool tb, bool add)
+static kr_status matmul(struct kern_queue *q, struct kern_mat c, struct kern_mat a,
+                        bool ta, struct kern_mat b, bool tb, bool add)
 {
     ENTER(q, matmul, c, a, ta, b, tb, add);
 }
@@ -150,8 +150,9 @@ kr_status kern_embed_fwd(struct kern_queue *q, struct kern_mat x, const int32_t 
     ENTER(q, embed_fwd, x, token, wte, wpe, seq);
 }
 
-static kr_status embed_bwd(struct kern_queue *q, struct kern_mat dwte, struct kern_mat dwpe,
-                           const int32_t *token, struct kern_mat dx, int64_t seq)
+static kr_status embed_bwd(struct kern_queue *q, struct kern_mat dwte,
+                           struct kern_mat dwpe, const int32_t *token, struct kern_mat dx,
+                           int64_t seq)
 {
     ENTER(q, embed_bwd, dwte, dwpe, token, dx, seq);
 }
@@ -173,8 +174,8 @@ kr_status kern_norm_fwd(struct kern_queue *q, enum kern_norm kind, struct kern_m
                         struct kern_mat b, double eps)
 {
     if (!sound(q, x) || x.cols < 1 || !is(q, y, x.rows, x.cols) ||
-        !is(q, stats, 2, x.rows) || !is(q, w, 1, x.cols) || !is_or_none(q, b, 1, x.cols) ||
-        !(eps > 0))
+        !is(q, stats, 2, x.rows) || !is(q, w, 1, x.cols) ||
+        !is_or_none(q, b, 1, x.cols) || !(eps > 0))
         return refuse("norm_fwd", x, w);
     ENTER(q, norm_fwd, kind, y, stats, x, w, b, eps);
 }
@@ -227,8 +228,9 @@ kr_status kern_rope(struct kern_queue *q, struct kern_mat x, struct kern_mat tab
 
 /* ---- attention, loss ------------------------------------------------------------------ */
 
-static bool heads_fit(const struct kern_queue *q, struct kern_mat out, struct kern_mat lse,
-                      struct kern_mat qkv, const struct kern_heads *h)
+static bool heads_fit(const struct kern_queue *q, struct kern_mat out,
+                      struct kern_mat lse, struct kern_mat qkv,
+                      const struct kern_heads *h)
 {
     return h->heads >= 1 && h->kv_heads >= 1 && h->heads % h->kv_heads == 0 &&
            h->head_dim >= 1 && h->seq >= 1 && sound(q, out) &&

@@ -36,15 +36,15 @@ struct kern_mat {
 enum kern_norm { KERN_LAYERNORM, KERN_RMSNORM };
 enum kern_act { KERN_GELU_TANH, KERN_SWIGLU };
 enum kern_pairing { KERN_ROPE_HALF, KERN_ROPE_INTERLEAVED };
-enum { KERN_IGNORE = -100 };      /* a label that carries no loss */
-enum { KERN_SUM_BLOCK = 4096 };   /* elements, see kern_sumsq */
+enum { KERN_IGNORE = -100 };    /* a label that carries no loss */
+enum { KERN_SUM_BLOCK = 4096 }; /* elements, see kern_sumsq */
 
 /* How rows of qkv (N, (H + 2K) D) are read: H query heads, then K key heads, then K value
  * heads; query head h uses key/value head h / (H / K).  N = whole sequences of T rows. */
 struct kern_heads {
     int64_t heads, kv_heads, head_dim, seq;
-    double scale;            /* of the scores, 1 / sqrt(D) */
-    const float *slopes;     /* device, (H), ALiBi: scores += slope * (j - i); or NULL */
+    double scale;        /* of the scores, 1 / sqrt(D) */
+    const float *slopes; /* device, (H), ALiBi: scores += slope * (j - i); or NULL */
 };
 
 struct kern_adamw {
@@ -201,7 +201,8 @@ struct kern_ops {
     const char *name;
     kr_status (*fill)(void *stream, struct kern_mat y, double value);
     kr_status (*copy)(void *stream, struct kern_mat y, struct kern_mat x);
-    kr_status (*add)(void *stream, struct kern_mat y, struct kern_mat a, struct kern_mat b);
+    kr_status (*add)(void *stream, struct kern_mat y, struct kern_mat a,
+                     struct kern_mat b);
     /* c (M, N) [+]= op(a) op(b); ta: a is (K, M), read transposed; tb: b is (N, K) */
     kr_status (*matmul)(void *stream, struct kern_mat c, struct kern_mat a, bool ta,
                         struct kern_mat b, bool tb, bool add);
@@ -217,29 +218,30 @@ struct kern_ops {
     kr_status (*norm_fwd)(void *stream, enum kern_norm kind, struct kern_mat y,
                           struct kern_mat stats, struct kern_mat x, struct kern_mat w,
                           struct kern_mat b, double eps);
-    kr_status (*norm_bwd)(void *stream, enum kern_norm kind, struct kern_mat dx, bool add_dx,
-                          struct kern_mat dw, struct kern_mat db, bool add_dw,
-                          struct kern_mat dy, struct kern_mat x, struct kern_mat w,
-                          struct kern_mat stats);
+    kr_status (*norm_bwd)(void *stream, enum kern_norm kind, struct kern_mat dx,
+                          bool add_dx, struct kern_mat dw, struct kern_mat db,
+                          bool add_dw, struct kern_mat dy, struct kern_mat x,
+                          struct kern_mat w, struct kern_mat stats);
     kr_status (*act_fwd)(void *stream, enum kern_act kind, struct kern_mat y,
                          struct kern_mat u);
     kr_status (*act_bwd)(void *stream, enum kern_act kind, struct kern_mat du,
                          struct kern_mat dy, struct kern_mat u);
-    kr_status (*rope)(void *stream, struct kern_mat x, struct kern_mat table, int64_t heads,
-                      int64_t head_dim, int64_t seq, enum kern_pairing pairing, bool inverse);
+    kr_status (*rope)(void *stream, struct kern_mat x, struct kern_mat table,
+                      int64_t heads, int64_t head_dim, int64_t seq,
+                      enum kern_pairing pairing, bool inverse);
     kr_status (*attention_fwd)(void *stream, struct kern_mat out, struct kern_mat lse,
                                struct kern_mat qkv, const struct kern_heads *h);
     kr_status (*attention_bwd)(void *stream, struct kern_mat dqkv, struct kern_mat delta,
                                struct kern_mat dout, struct kern_mat qkv,
                                struct kern_mat out, struct kern_mat lse,
                                const struct kern_heads *h);
-    kr_status (*cross_entropy)(void *stream, struct kern_mat loss, struct kern_mat dlogits,
-                               struct kern_mat logits, const int32_t *label,
-                               double grad_scale);
+    kr_status (*cross_entropy)(void *stream, struct kern_mat loss,
+                               struct kern_mat dlogits, struct kern_mat logits,
+                               const int32_t *label, double grad_scale);
     kr_status (*sum)(void *stream, double *out, struct kern_mat x);
     kr_status (*sumsq)(void *stream, double *out, struct kern_mat x);
-    kr_status (*adamw)(void *stream, struct kern_mat w, struct kern_mat m, struct kern_mat v,
-                       struct kern_mat g, const struct kern_adamw *p);
+    kr_status (*adamw)(void *stream, struct kern_mat w, struct kern_mat m,
+                       struct kern_mat v, struct kern_mat g, const struct kern_adamw *p);
 };
 
 #ifdef __cplusplus

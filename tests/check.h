@@ -16,12 +16,12 @@
 
 static int check_bad_here, check_cases, check_bad_cases;
 
-#define CHECK(cond)                                                  \
-    do {                                                             \
-        if (!(cond)) {                                               \
+#define CHECK(cond)                                                      \
+    do {                                                                 \
+        if (!(cond)) {                                                   \
             printf("# %s:%d: %s is false\n", __FILE__, __LINE__, #cond); \
-            check_bad_here++;                                        \
-        }                                                            \
+            check_bad_here++;                                            \
+        }                                                                \
     } while (0)
 
 #define CHECK_I64(a, op, b)                                                      \
@@ -35,24 +35,24 @@ static int check_bad_here, check_cases, check_bad_cases;
     } while (0)
 
 /* |a - b| <= tol; NaN fails. */
-#define CHECK_NEAR(a, b, tol)                                                        \
-    do {                                                                             \
-        double a_ = (double)(a), b_ = (double)(b), t_ = (double)(tol);               \
-        if (!(fabs(a_ - b_) <= t_)) {                                                \
-            printf("# %s:%d: %s = %.12g, want %.12g within %.3g\n", __FILE__,        \
-                   __LINE__, #a, a_, b_, t_);                                        \
-            check_bad_here++;                                                        \
-        }                                                                            \
+#define CHECK_NEAR(a, b, tol)                                                           \
+    do {                                                                                \
+        double a_ = (double)(a), b_ = (double)(b), t_ = (double)(tol);                  \
+        if (!(fabs(a_ - b_) <= t_)) {                                                   \
+            printf("# %s:%d: %s = %.12g, want %.12g within %.3g\n", __FILE__, __LINE__, \
+                   #a, a_, b_, t_);                                                     \
+            check_bad_here++;                                                           \
+        }                                                                               \
     } while (0)
 
-#define CHECK_STR(a, b)                                                              \
-    do {                                                                             \
-        const char *a_ = (a), *b_ = (b);                                             \
-        if (strcmp(a_, b_) != 0) {                                                   \
-            printf("# %s:%d: %s is \"%s\", want \"%s\"\n", __FILE__, __LINE__, #a,   \
-                   a_, b_);                                                          \
-            check_bad_here++;                                                        \
-        }                                                                            \
+#define CHECK_STR(a, b)                                                                \
+    do {                                                                               \
+        const char *a_ = (a), *b_ = (b);                                               \
+        if (strcmp(a_, b_) != 0) {                                                     \
+            printf("# %s:%d: %s is \"%s\", want \"%s\"\n", __FILE__, __LINE__, #a, a_, \
+                   b_);                                                                \
+            check_bad_here++;                                                          \
+        }                                                                              \
     } while (0)
 
 #define RUN(fn)                                                                     \

@@ -53,7 +53,8 @@ static inline const struct child_end *child_run(const char *variable, const char
         _exit(98);
     }
     close(fds[1]);
-    while ((got = read(fds[0], end.said + end.bytes, sizeof end.said - 1 - end.bytes)) > 0)
+    while ((got = read(fds[0], end.said + end.bytes, sizeof end.said - 1 - end.bytes)) >
+           0)
         end.bytes += (size_t)got;
     close(fds[0]);
     end.said[end.bytes] = '\0';

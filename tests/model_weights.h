@@ -19,10 +19,10 @@ struct plain {
     struct model *m;
     struct weights face;
     void *w[PLAIN_UNITS], *g[PLAIN_UNITS];
-    bool add;               /* what grads answers */
-    int held[PLAIN_UNITS];  /* acquired and not released */
+    bool add;                                /* what grads answers */
+    int held[PLAIN_UNITS];                   /* acquired and not released */
     int ready[2 * PLAIN_UNITS], ready_count; /* units in the order they became ready */
-    int fail_after;         /* fail the n-th acquire or grads; 0: never */
+    int fail_after; /* fail the n-th acquire or grads; 0: never */
     int calls;
 };
 
@@ -75,12 +75,15 @@ static inline void plain_open(struct plain *s, const char *device,
         model_open(&s->m, shape, &s->p, s->q, sequences, true))
         abort();
     for (int u = 0; u < s->p.units; u++) {
-        size_t bytes = (size_t)s->p.unit_len[u] * kern_dtype_bytes(kern_device_type(s->d));
+        size_t bytes =
+            (size_t)s->p.unit_len[u] * kern_dtype_bytes(kern_device_type(s->d));
 
-        if (kern_alloc(s->d, &s->w[u], bytes, "w") || kern_alloc(s->d, &s->g[u], bytes, "g"))
+        if (kern_alloc(s->d, &s->w[u], bytes, "w") ||
+            kern_alloc(s->d, &s->g[u], bytes, "g"))
             abort();
     }
-    s->face = (struct weights){ s, plain_acquire, plain_release, plain_grads, plain_ready };
+    s->face =
+        (struct weights){ s, plain_acquire, plain_release, plain_grads, plain_ready };
 }
 
 static inline void plain_close(struct plain *s)
@@ -96,8 +99,8 @@ static inline void plain_close(struct plain *s)
 }
 
 /* Move n doubles to or from elements of parameter i, in the device's type. */
-static inline void plain_move(struct plain *s, void **flats, int32_t i, int64_t at, int64_t n,
-                              double *host, bool up)
+static inline void plain_move(struct plain *s, void **flats, int32_t i, int64_t at,
+                              int64_t n, double *host, bool up)
 {
     const struct param *par = &s->p.list[i];
     size_t elem = kern_dtype_bytes(kern_device_type(s->d));
@@ -130,7 +133,8 @@ static inline void plain_get_grad(struct plain *s, int32_t i, int64_t at, int64_
 
 /* Tokens and labels on the device; the caller frees them with kern_free. */
 static inline struct batch plain_batch(struct plain *s, const int32_t *token,
-                                       const int32_t *label, int64_t sequences, int64_t seq)
+                                       const int32_t *label, int64_t sequences,
+                                       int64_t seq)
 {
     size_t bytes = (size_t)(sequences * seq) * sizeof *token;
     void *t = NULL, *l = NULL;

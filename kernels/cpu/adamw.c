@@ -41,8 +41,8 @@ static void update(real *restrict w, real *restrict m, real *restrict v,
     }
 }
 
-kr_status CPU(adamw)(void *stream, struct kern_mat w, struct kern_mat m, struct kern_mat v,
-                     struct kern_mat g, const struct kern_adamw *p)
+kr_status CPU(adamw)(void *stream, struct kern_mat w, struct kern_mat m,
+                     struct kern_mat v, struct kern_mat g, const struct kern_adamw *p)
 {
     struct factors f = factors(p);
 

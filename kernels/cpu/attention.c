@@ -21,13 +21,13 @@ enum { QUERIES = 64, KEYS = 64, TILE = QUERIES * KEYS };
 /* Where one head of one sequence lies. */
 struct head {
     const real *q, *k, *v;
-    int64_t ld;         /* of q, k, v */
+    int64_t ld; /* of q, k, v */
     int64_t seq, dim;
-    real scale, slope;  /* slope 0: no ALiBi */
+    real scale, slope; /* slope 0: no ALiBi */
 };
 
-static struct head head_of(struct kern_mat qkv, const struct kern_heads *h, int64_t seq_no,
-                           int64_t head)
+static struct head head_of(struct kern_mat qkv, const struct kern_heads *h,
+                           int64_t seq_no, int64_t head)
 {
     int64_t group = h->heads / h->kv_heads, d = h->head_dim;
     const real *at = row(qkv, seq_no * h->seq);
@@ -46,10 +46,12 @@ static struct head head_of(struct kern_mat qkv, const struct kern_heads *h, int6
 
 /* s (n, m) = scale q k^T + slope (j - i), -inf above the diagonal.  i, j: positions of
  * the first query and key. */
-static void scores(real *s, const struct head *h, int64_t i, int64_t n, int64_t j, int64_t m)
+static void scores(real *s, const struct head *h, int64_t i, int64_t n, int64_t j,
+                   int64_t m)
 {
-    CPU(gemm)(false, true, n, m, h->dim, h->scale, h->q + i * h->ld, h->ld,
-              h->k + j * h->ld, h->ld, 0, s, KEYS);
+    CPU(gemm)
+    (false, true, n, m, h->dim, h->scale, h->q + i * h->ld, h->ld, h->k + j * h->ld,
+     h->ld, 0, s, KEYS);
     for (int64_t y = 0; y < n; y++) {
         int64_t seen = i + y - j + 1; /* keys of this tile that row y may see */
 
@@ -85,8 +87,8 @@ static void soften(real *s, real *out, real *most, real *sum, int64_t m, int64_t
 }
 
 /* Queries i .. i + n of one head.  out: first row of the result, ld apart. */
-static void forward_block(const struct head *h, int64_t i, int64_t n, real *out, int64_t ld,
-                          real *lse)
+static void forward_block(const struct head *h, int64_t i, int64_t n, real *out,
+                          int64_t ld, real *lse)
 {
     real s[TILE], most[QUERIES], sum[QUERIES];
 
@@ -101,8 +103,8 @@ static void forward_block(const struct head *h, int64_t i, int64_t n, real *out,
         scores(s, h, i, n, j, m);
         for (int64_t y = 0; y < n; y++)
             soften(s + y * KEYS, out + y * ld, &most[y], &sum[y], m, h->dim);
-        CPU(gemm)(false, false, n, h->dim, m, 1, s, KEYS, h->v + j * h->ld, h->ld, 1, out,
-                  ld);
+        CPU(gemm)
+        (false, false, n, h->dim, m, 1, s, KEYS, h->v + j * h->ld, h->ld, 1, out, ld);
     }
     for (int64_t y = 0; y < n; y++) {
         for (int64_t c = 0; c < h->dim; c++)
@@ -136,15 +138,15 @@ struct back {
     int64_t ld_out, ld; /* of dout; of dq, dk, dv */
 };
 
-static void backward_tile(const struct head *h, const struct back *g, int64_t i, int64_t n,
-                          int64_t j, int64_t m)
+static void backward_tile(const struct head *h, const struct back *g, int64_t i,
+                          int64_t n, int64_t j, int64_t m)
 {
     real p[TILE], dp[TILE];
     const real *dout = g->dout + i * g->ld_out;
 
     scores(p, h, i, n, j, m);
-    CPU(gemm)(false, true, n, m, h->dim, 1, dout, g->ld_out, h->v + j * h->ld, h->ld, 0, dp,
-              KEYS);
+    CPU(gemm)
+    (false, true, n, m, h->dim, 1, dout, g->ld_out, h->v + j * h->ld, h->ld, 0, dp, KEYS);
     for (int64_t y = 0; y < n; y++) {
         real lse = g->lse[i + y], delta = g->delta[i + y];
 
@@ -156,12 +158,14 @@ static void backward_tile(const struct head *h, const struct back *g, int64_t i,
             dp[y * KEYS + x] = h->scale * w * (dp[y * KEYS + x] - delta);
         }
     }
-    CPU(gemm)(true, false, m, h->dim, n, 1, p, KEYS, dout, g->ld_out, 1, g->dv + j * g->ld,
-              g->ld);
-    CPU(gemm)(true, false, m, h->dim, n, 1, dp, KEYS, h->q + i * h->ld, h->ld, 1,
-              g->dk + j * g->ld, g->ld);
-    CPU(gemm)(false, false, n, h->dim, m, 1, dp, KEYS, h->k + j * h->ld, h->ld, 1,
-              g->dq + i * g->ld, g->ld);
+    CPU(gemm)
+    (true, false, m, h->dim, n, 1, p, KEYS, dout, g->ld_out, 1, g->dv + j * g->ld, g->ld);
+    CPU(gemm)
+    (true, false, m, h->dim, n, 1, dp, KEYS, h->q + i * h->ld, h->ld, 1,
+     g->dk + j * g->ld, g->ld);
+    CPU(gemm)
+    (false, false, n, h->dim, m, 1, dp, KEYS, h->k + j * h->ld, h->ld, 1,
+     g->dq + i * g->ld, g->ld);
 }
 
 /* One key/value head of one sequence with the query heads of its group. */
@@ -176,16 +180,20 @@ static void backward_group(struct kern_mat dqkv, struct kern_mat delta,
         for (int64_t n = kv * group; n < (kv + 1) * group; n++) {
             struct head head = head_of(qkv, h, b, n);
             struct back g = {
-                row(dout, b * h->seq) + n * d, row(lse, n) + b * h->seq,
-                row(delta, n) + b * h->seq,    base + n * d,
-                base + (h->heads + kv) * d,    base + (h->heads + h->kv_heads + kv) * d,
-                dout.ld,                       dqkv.ld,
+                row(dout, b * h->seq) + n * d,
+                row(lse, n) + b * h->seq,
+                row(delta, n) + b * h->seq,
+                base + n * d,
+                base + (h->heads + kv) * d,
+                base + (h->heads + h->kv_heads + kv) * d,
+                dout.ld,
+                dqkv.ld,
             };
             int64_t m = h->seq - j < KEYS ? h->seq - j : KEYS;
 
             for (int64_t i = j / QUERIES * QUERIES; i < h->seq; i += QUERIES)
-                backward_tile(&head, &g, i, h->seq - i < QUERIES ? h->seq - i : QUERIES, j,
-                              m);
+                backward_tile(&head, &g, i, h->seq - i < QUERIES ? h->seq - i : QUERIES,
+                              j, m);
         }
 }
 
@@ -194,7 +202,8 @@ static void dot_rows(struct kern_mat delta, struct kern_mat dout, struct kern_ma
                      const struct kern_heads *h, int64_t i)
 {
     for (int64_t n = 0; n < h->heads; n++) {
-        const real *a = row(dout, i) + n * h->head_dim, *b = row(out, i) + n * h->head_dim;
+        const real *a = row(dout, i) + n * h->head_dim,
+                   *b = row(out, i) + n * h->head_dim;
         real sum = 0;
 
 #pragma omp simd reduction(+ : sum)

@@ -11,7 +11,13 @@
 
 /* Start from blocks this large and halve their longer side until there are ENOUGH, or they
  * are as small as pays; docs/speed.md has what was tried. */
-enum { MOST_ROWS = 512, MOST_COLS = 768, LEAST_ROWS = 128, LEAST_COLS = 192, ENOUGH = 16 };
+enum {
+    MOST_ROWS = 512,
+    MOST_COLS = 768,
+    LEAST_ROWS = 128,
+    LEAST_COLS = 192,
+    ENOUGH = 16
+};
 
 /* Cut n into equal pieces of at most `most`, multiples of 64: the length of one. */
 static int64_t cut(int64_t n, int64_t most)
@@ -43,14 +49,15 @@ static void choose_block(int64_t m, int64_t n, int64_t *mb, int64_t *nb)
     }
 }
 
-static void block(struct kern_mat c, struct kern_mat a, bool ta, struct kern_mat b, bool tb,
-                  bool add, int64_t i, int64_t j, int64_t m, int64_t n)
+static void block(struct kern_mat c, struct kern_mat a, bool ta, struct kern_mat b,
+                  bool tb, bool add, int64_t i, int64_t j, int64_t m, int64_t n)
 {
     const real *left = ta ? row(a, 0) + i : row(a, i);
     const real *right = tb ? row(b, j) : row(b, 0) + j;
 
-    CPU(gemm)(ta, tb, m, n, ta ? a.rows : a.cols, 1, left, a.ld, right, b.ld, add ? 1 : 0,
-              row(c, i) + j, c.ld);
+    CPU(gemm)
+    (ta, tb, m, n, ta ? a.rows : a.cols, 1, left, a.ld, right, b.ld, add ? 1 : 0,
+     row(c, i) + j, c.ld);
 }
 
 kr_status CPU(matmul)(void *stream, struct kern_mat c, struct kern_mat a, bool ta,

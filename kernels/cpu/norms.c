@@ -106,8 +106,8 @@ static void input_row(enum kern_norm kind, real *dx, bool add, const real *dy,
     }
 }
 
-kr_status CPU(norm_bwd)(void *stream, enum kern_norm kind, struct kern_mat dx, bool add_dx,
-                        struct kern_mat dw, struct kern_mat db, bool add_dw,
+kr_status CPU(norm_bwd)(void *stream, enum kern_norm kind, struct kern_mat dx,
+                        bool add_dx, struct kern_mat dw, struct kern_mat db, bool add_dw,
                         struct kern_mat dy, struct kern_mat x, struct kern_mat w,
                         struct kern_mat stats)
 {

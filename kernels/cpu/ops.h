@@ -18,8 +18,8 @@ kr_status CPU(embed_bwd)(void *stream, struct kern_mat dwte, struct kern_mat dwp
 kr_status CPU(norm_fwd)(void *stream, enum kern_norm kind, struct kern_mat y,
                         struct kern_mat stats, struct kern_mat x, struct kern_mat w,
                         struct kern_mat b, double eps);
-kr_status CPU(norm_bwd)(void *stream, enum kern_norm kind, struct kern_mat dx, bool add_dx,
-                        struct kern_mat dw, struct kern_mat db, bool add_dw,
+kr_status CPU(norm_bwd)(void *stream, enum kern_norm kind, struct kern_mat dx,
+                        bool add_dx, struct kern_mat dw, struct kern_mat db, bool add_dw,
                         struct kern_mat dy, struct kern_mat x, struct kern_mat w,
                         struct kern_mat stats);
 kr_status CPU(act_fwd)(void *stream, enum kern_act kind, struct kern_mat y,
@@ -27,7 +27,8 @@ kr_status CPU(act_fwd)(void *stream, enum kern_act kind, struct kern_mat y,
 kr_status CPU(act_bwd)(void *stream, enum kern_act kind, struct kern_mat du,
                        struct kern_mat dy, struct kern_mat u);
 kr_status CPU(rope)(void *stream, struct kern_mat x, struct kern_mat table, int64_t heads,
-                    int64_t head_dim, int64_t seq, enum kern_pairing pairing, bool inverse);
+                    int64_t head_dim, int64_t seq, enum kern_pairing pairing,
+                    bool inverse);
 kr_status CPU(attention_fwd)(void *stream, struct kern_mat out, struct kern_mat lse,
                              struct kern_mat qkv, const struct kern_heads *h);
 kr_status CPU(attention_bwd)(void *stream, struct kern_mat dqkv, struct kern_mat delta,
@@ -39,7 +40,7 @@ kr_status CPU(cross_entropy)(void *stream, struct kern_mat loss, struct kern_mat
                              double grad_scale);
 kr_status CPU(sum)(void *stream, double *out, struct kern_mat x);
 kr_status CPU(sumsq)(void *stream, double *out, struct kern_mat x);
-kr_status CPU(adamw)(void *stream, struct kern_mat w, struct kern_mat m, struct kern_mat v,
-                     struct kern_mat g, const struct kern_adamw *p);
+kr_status CPU(adamw)(void *stream, struct kern_mat w, struct kern_mat m,
+                     struct kern_mat v, struct kern_mat g, const struct kern_adamw *p);
 
 #endif

@@ -1,7 +1,8 @@
 /* rope.c - rotate pairs of channels by the angle of their position. */
 #include "kernels/cpu/ops.h"
 
-static void turn_half(real *x, const real *cosine, const real *sine, int64_t half, real sign)
+static void turn_half(real *x, const real *cosine, const real *sine, int64_t half,
+                      real sign)
 {
 #pragma omp simd
     for (int64_t i = 0; i < half; i++) {
@@ -24,7 +25,8 @@ static void turn_interleaved(real *x, const real *cosine, const real *sine, int6
 }
 
 kr_status CPU(rope)(void *stream, struct kern_mat x, struct kern_mat table, int64_t heads,
-                    int64_t head_dim, int64_t seq, enum kern_pairing pairing, bool inverse)
+                    int64_t head_dim, int64_t seq, enum kern_pairing pairing,
+                    bool inverse)
 {
     int64_t half = table.cols / 2;
     real sign = inverse ? -1 : 1;

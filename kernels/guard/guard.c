@@ -63,8 +63,8 @@ static kr_status open_guard(void **state, int local_rank, int threads)
     TRY(blas_open());
     TRY(mem_alloc(&g, 1, sizeof *g, "device"));
     g->host = (struct host_state){ { enter, leave }, threads };
-    g->base = mmap(NULL, reserve, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-                   0);
+    g->base = mmap(NULL, reserve, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
     if (g->base == MAP_FAILED) {
         mem_free(g);
         return KR_FAIL(KR_ERR_MEM, "guard: cannot reserve address space");

@@ -197,8 +197,10 @@ static void check_round_trip(const struct sample *s)
 static void printed_reals_read_back_bit_for_bit(void)
 {
     static const double reals[] = {
-        0.0,     -0.0,     1.0,           0.1,         1.0 / 3, 3e-4,   -2.5,        1e22, 1e23,
-        DBL_MAX, -DBL_MAX, DBL_MIN, 0x1p-1074, DBL_EPSILON, 1e-320, 0x1.fffffffffffffp0
+        0.0,       -0.0,        1.0,      0.1,
+        1.0 / 3,   3e-4,        -2.5,     1e22,
+        1e23,      DBL_MAX,     -DBL_MAX, DBL_MIN,
+        0x1p-1074, DBL_EPSILON, 1e-320,   0x1.fffffffffffffp0
     };
     struct sample s;
 
@@ -217,9 +219,10 @@ static void printed_reals_read_back_bit_for_bit(void)
 
 static void printed_texts_and_numbers_read_back(void)
 {
-    static const char *const texts[] = { "",     "plain",  "a=b",    "[x]",  "#no",   "a;b",
-                                         "a:b",  "= x",    "\"q\"",  "\\n",  "a  b",  "a #b",
-                                         "true", "caf\xc3\xa9", "%s%n", "a\tb" };
+    static const char *const texts[] = { "",      "plain",       "a=b",  "[x]",
+                                         "#no",   "a;b",         "a:b",  "= x",
+                                         "\"q\"", "\\n",         "a  b", "a #b",
+                                         "true",  "caf\xc3\xa9", "%s%n", "a\tb" };
     struct sample s;
 
     fresh(&s);
@@ -372,8 +375,8 @@ static void a_bad_value_in_ini_text_takes_nothing_of_the_text(void)
         const char *good = key[0] == 'b' ? "[a]\ncount = 8\n" : "[b]\nflag = true\n";
 
         forget();
-        snprintf(text, sizeof text, "%s[%c]\n%s = %s\n[b]\nplace = elsewhere\n", good, key[0],
-                 key + 2, bad_values[i].value);
+        snprintf(text, sizeof text, "%s[%c]\n%s = %s\n[b]\nplace = elsewhere\n", good,
+                 key[0], key + 2, bad_values[i].value);
         CHECK_I64(cfg_read_text(table, &s, text, "t.ini"), ==, KR_ERR_ARG);
         CHECK_I64(said.lines, ==, 1);
         says("t.ini");
@@ -387,9 +390,9 @@ static void an_unknown_name_suggests_the_nearest(void)
 {
     static const struct {
         const char *text, *meant;
-    } typos[] = { { "a.cuont=1", "a.count" },     { "a.rat=1", "a.rate" },
-                  { "b.flags=true", "b.flag" },   { "c.kinds=one", "c.kind" },
-                  { "b.plaec=x", "b.place" },     { "count=1", "a.count" } };
+    } typos[] = { { "a.cuont=1", "a.count" },   { "a.rat=1", "a.rate" },
+                  { "b.flags=true", "b.flag" }, { "c.kinds=one", "c.kind" },
+                  { "b.plaec=x", "b.place" },   { "count=1", "a.count" } };
     struct sample s, before;
 
     fresh(&s);

@@ -118,8 +118,15 @@ struct golden {
 
 static const struct golden gpt2 = {
     .fill = fill_gpt2,
-    .shape = { .family = &families[FAMILY_GPT2], .layers = 2, .dim = 24, .heads = 3,
-               .kv_heads = 3, .head_dim = 8, .ffn = 96, .vocab = 40, .context = 16,
+    .shape = { .family = &families[FAMILY_GPT2],
+               .layers = 2,
+               .dim = 24,
+               .heads = 3,
+               .kv_heads = 3,
+               .head_dim = 8,
+               .ffn = 96,
+               .vocab = 40,
+               .context = 16,
                .rope_theta = 1e4 },
     .loss = 5.032295915678,
     .logits = { -1.7107155042, 0.1046994683, 0.9408171138 },
@@ -137,9 +144,17 @@ static const struct golden gpt2 = {
 
 static const struct golden llama = {
     .fill = fill_llama,
-    .shape = { .family = &families[FAMILY_LLAMA], .layers = 2, .dim = 32, .heads = 4,
-               .kv_heads = 2, .head_dim = 8, .ffn = 48, .vocab = 40, .context = 16,
-               .rope_theta = 1e4, .rope_scaling = { 8, 1, 4, 64 } },
+    .shape = { .family = &families[FAMILY_LLAMA],
+               .layers = 2,
+               .dim = 32,
+               .heads = 4,
+               .kv_heads = 2,
+               .head_dim = 8,
+               .ffn = 48,
+               .vocab = 40,
+               .context = 16,
+               .rope_theta = 1e4,
+               .rope_scaling = { 8, 1, 4, 64 } },
     .loss = 4.900352175894,
     .logits = { 0.9201965843, -3.7789071760, -2.0969125484 },
     .sum = 700.10713922,
@@ -197,10 +212,12 @@ static void check_logits(struct plain *s, const struct golden *g, const int32_t 
             CHECK(model_logits(s->m, &s->face, &b, kern_mat(at, 1, 40, type)) == KR_OK);
             CHECK(kern_download(s->q, raw, at, 40 * kern_dtype_bytes(type)) == KR_OK);
             for (int v = 0; v < 40; v++) {
-                double x = type == KERN_F64 ? ((double *)raw)[v] : (double)((float *)raw)[v];
+                double x =
+                    type == KERN_F64 ? ((double *)raw)[v] : (double)((float *)raw)[v];
 
                 sum += fabs(x);
-                if (r == 0 && c == 6 && v < 3) CHECK_NEAR(x, g->logits[v], 10 * tolerance);
+                if (r == 0 && c == 6 && v < 3)
+                    CHECK_NEAR(x, g->logits[v], 10 * tolerance);
             }
             kern_free(s->d, (void *)(uintptr_t)b.token);
             kern_free(s->d, (void *)(uintptr_t)b.label);

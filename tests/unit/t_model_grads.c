@@ -10,15 +10,34 @@
 enum { SEQ = 6, SEQUENCES = 2, ROWS = SEQ * SEQUENCES, VOCAB = 23 };
 
 static const struct model_shape gpt2 = {
-    .family = &families[FAMILY_GPT2], .layers = 2, .dim = 12, .heads = 3, .kv_heads = 3,
-    .head_dim = 4, .ffn = 20, .vocab = VOCAB, .context = 8, .rope_theta = 1e4,
+    .family = &families[FAMILY_GPT2],
+    .layers = 2,
+    .dim = 12,
+    .heads = 3,
+    .kv_heads = 3,
+    .head_dim = 4,
+    .ffn = 20,
+    .vocab = VOCAB,
+    .context = 8,
+    .rope_theta = 1e4,
 };
 static const struct model_shape llama = {
-    .family = &families[FAMILY_LLAMA], .layers = 2, .dim = 16, .heads = 4, .kv_heads = 2,
-    .head_dim = 4, .ffn = 12, .vocab = VOCAB, .context = 8, .rope_theta = 1e2,
+    .family = &families[FAMILY_LLAMA],
+    .layers = 2,
+    .dim = 16,
+    .heads = 4,
+    .kv_heads = 2,
+    .head_dim = 4,
+    .ffn = 12,
+    .vocab = VOCAB,
+    .context = 8,
+    .rope_theta = 1e2,
 };
 
-static double noise(int32_t i, int64_t k) { return rng_normal(5, RNG_TEST, (uint32_t)i, (uint64_t)k); }
+static double noise(int32_t i, int64_t k)
+{
+    return rng_normal(5, RNG_TEST, (uint32_t)i, (uint64_t)k);
+}
 
 static void randomize(struct plain *s)
 {
@@ -52,7 +71,8 @@ static void drop_batch(struct plain *s, struct batch *b)
 }
 
 /* dLoss/dw of parameter i, element k, by central difference. */
-static double slope(struct plain *s, const struct batch *b, int32_t i, int64_t k, double x)
+static double slope(struct plain *s, const struct batch *b, int32_t i, int64_t k,
+                    double x)
 {
     const double h = 1e-5;
     double up, down;
@@ -73,10 +93,12 @@ static void check_param(struct plain *s, const struct batch *b, int32_t i)
     plain_get_grad(s, i, 0, n, g);
     plain_move(s, s->w, i, 0, n, w, false);
     for (int64_t pick = 0; pick < 12 && pick < n; pick++) {
-        int64_t k = (int64_t)(rng_u64(8, RNG_TEST, (uint32_t)i, (uint64_t)pick) % (uint64_t)n);
+        int64_t k =
+            (int64_t)(rng_u64(8, RNG_TEST, (uint32_t)i, (uint64_t)pick) % (uint64_t)n);
         double want = slope(s, b, i, k, w[k]);
 
-        if (!(fabs(g[k] - want) <= 1e-6 * (1 + fabs(want)))) printf("# %s\n", s->p.list[i].name);
+        if (!(fabs(g[k] - want) <= 1e-6 * (1 + fabs(want))))
+            printf("# %s\n", s->p.list[i].name);
         CHECK_NEAR(g[k], want, 1e-6 * (1 + fabs(want)));
     }
     free(g);

@@ -384,7 +384,8 @@ static void cross_entropy_with_a_masked_label(void)
 static void adamw_is_the_formula(void)
 {
     const struct kern_adamw p = { 0.1, 0.9, 0.99, 1e-8, 0.05, 0.19, 0.0199, 0.5 };
-    struct kern_mat w = noise(1, 37, 37, 1), m = noise(1, 37, 37, 2), v = noise(1, 37, 37, 3);
+    struct kern_mat w = noise(1, 37, 37, 1), m = noise(1, 37, 37, 2),
+                    v = noise(1, 37, 37, 3);
     struct kern_mat g = noise(1, 37, 37, 4), w0 = mat(1, 37, 37), m0 = mat(1, 37, 37);
     struct kern_mat v0 = mat(1, 37, 37);
 
@@ -429,35 +430,40 @@ static uint64_t run_all(const char *name, int threads)
     struct kern_device *d;
     struct kern_queue *s;
     struct kern_heads h = { 8, 4, 16, 96, 0.25, NULL };
-    struct kern_mat x = { in, 192, 256, 256, KERN_F32 }, y = { out, 192, 256, 256, KERN_F32 };
+    struct kern_mat x = { in, 192, 256, 256, KERN_F32 },
+                    y = { out, 192, 256, 256, KERN_F32 };
     struct kern_mat g = { grad, 192, 256, 256, KERN_F32 };
-    struct kern_mat ww = { w, 256, 256, 256, KERN_F32 }, st = { stats, 2, 192, 192, KERN_F32 };
-    struct kern_mat row = { w, 1, 256, 256, KERN_F32 }, l = { stats, 8, 192, 192, KERN_F32 };
+    struct kern_mat ww = { w, 256, 256, 256, KERN_F32 },
+                    st = { stats, 2, 192, 192, KERN_F32 };
+    struct kern_mat row = { w, 1, 256, 256, KERN_F32 },
+                    l = { stats, 8, 192, 192, KERN_F32 };
     struct kern_mat dl = { stats + 2000, 8, 192, 192, KERN_F32 };
     struct kern_mat att = { grad, 192, 128, 128, KERN_F32 };
     struct kern_mat datt = { grad + 30000, 192, 128, 128, KERN_F32 };
     uint64_t hash = 0;
 
-#define STEP(call, buffer)                                                   \
-    do {                                                                     \
-        CHECK((call) == KR_OK);                                              \
-        for (size_t i_ = 0; i_ < sizeof buffer / sizeof *buffer; i_++) {     \
-            uint32_t bits_;                                                  \
-            memcpy(&bits_, &buffer[i_], sizeof bits_);                       \
-            hash = (hash ^ bits_) * 0x100000001b3u;                          \
-        }                                                                    \
+#define STEP(call, buffer)                                               \
+    do {                                                                 \
+        CHECK((call) == KR_OK);                                          \
+        for (size_t i_ = 0; i_ < sizeof buffer / sizeof *buffer; i_++) { \
+            uint32_t bits_;                                              \
+            memcpy(&bits_, &buffer[i_], sizeof bits_);                   \
+            hash = (hash ^ bits_) * 0x100000001b3u;                      \
+        }                                                                \
     } while (0)
     for (int i = 0; i < MOST; i++) {
         in[i] = (float)rng_normal(3, RNG_TEST, 0, (uint64_t)i);
         w[i] = (float)rng_normal(4, RNG_TEST, 0, (uint64_t)i);
         out[i] = grad[i] = 0;
     }
-    if (kern_device_open(&d, name, 0, threads) || kern_queue_open(&s, d, KERN_QUEUE_COMPUTE))
+    if (kern_device_open(&d, name, 0, threads) ||
+        kern_queue_open(&s, d, KERN_QUEUE_COMPUTE))
         abort();
     STEP(kern_linear_fwd(s, y, x, ww, row, false), out);
     STEP(kern_linear_bwd_w(s, ww, row, y, x, true), w);
     STEP(kern_norm_fwd(s, KERN_LAYERNORM, y, st, x, row, row, 1e-5), out);
-    STEP(kern_norm_bwd(s, KERN_LAYERNORM, g, false, row, kern_none, true, y, x, row, st), w);
+    STEP(kern_norm_bwd(s, KERN_LAYERNORM, g, false, row, kern_none, true, y, x, row, st),
+         w);
     STEP(kern_act_fwd(s, KERN_GELU_TANH, y, x), out);
     STEP(kern_attention_fwd(s, att, l, x, &h), grad);
     STEP(kern_copy(s, datt, att), grad);
@@ -480,7 +486,8 @@ static void bits_do_not_depend_on_threads(void)
 
 int main(void)
 {
-    if (kern_device_open(&dev, "cpu64", 0, 2) || kern_queue_open(&q, dev, KERN_QUEUE_COMPUTE))
+    if (kern_device_open(&dev, "cpu64", 0, 2) ||
+        kern_queue_open(&q, dev, KERN_QUEUE_COMPUTE))
         return 2;
     RUN(linear_with_bias);
     RUN(embedding_with_repeated_tokens);

@@ -39,7 +39,8 @@ kr_status tokens_open(struct tokens **out, const char *path, enum tokens_part pa
 void tokens_close(struct tokens *t);
 
 int64_t tokens_count(const struct tokens *t);
-const char *tokens_describe(const struct tokens *t); /* "train.bin: Megatron, uint16, ..." */
+const char *
+tokens_describe(const struct tokens *t); /* "train.bin: Megatron, uint16, ..." */
 
 /* A number that tells this row of tokens from others: hash of its count and of samples
  * taken all over it. */

@@ -11,8 +11,8 @@ struct kern_mat params_view(const struct params *p, int32_t unit, const char *na
     const struct param *par = &p->list[i < 0 ? 0 : i];
 
     if (i < 0 || par->unit != unit) return kern_none;
-    return kern_mat((char *)flat + (size_t)par->offset * kern_dtype_bytes(type), par->rows,
-                    par->cols, type);
+    return kern_mat((char *)flat + (size_t)par->offset * kern_dtype_bytes(type),
+                    par->rows, par->cols, type);
 }
 
 void block_params(const struct params *p, int32_t layer, void *flat, enum kern_dtype type,
@@ -22,12 +22,12 @@ void block_params(const struct params *p, int32_t layer, void *flat, enum kern_d
         const char *name;
         struct kern_mat *at;
     } const list[] = {
-        { "norm1.weight", &out->norm1 },       { "norm1.bias", &out->norm1_bias },
-        { "attn.qkv.weight", &out->qkv },      { "attn.qkv.bias", &out->qkv_bias },
-        { "attn.out.weight", &out->out },      { "attn.out.bias", &out->out_bias },
-        { "norm2.weight", &out->norm2 },       { "norm2.bias", &out->norm2_bias },
-        { "mlp.up.weight", &out->up },         { "mlp.up.bias", &out->up_bias },
-        { "mlp.down.weight", &out->down },     { "mlp.down.bias", &out->down_bias },
+        { "norm1.weight", &out->norm1 },   { "norm1.bias", &out->norm1_bias },
+        { "attn.qkv.weight", &out->qkv },  { "attn.qkv.bias", &out->qkv_bias },
+        { "attn.out.weight", &out->out },  { "attn.out.bias", &out->out_bias },
+        { "norm2.weight", &out->norm2 },   { "norm2.bias", &out->norm2_bias },
+        { "mlp.up.weight", &out->up },     { "mlp.up.bias", &out->up_bias },
+        { "mlp.down.weight", &out->down }, { "mlp.down.bias", &out->down_bias },
     };
     char name[PARAMS_NAME];
 
@@ -114,8 +114,8 @@ kr_status block_fwd(const struct block_env *e, const struct block_params *w,
     TRY(kern_copy(e->q, a->mid, a->x));
     TRY(kern_linear_fwd(e->q, a->mid, a->att, w->out, w->out_bias, true));
 
-    TRY(kern_norm_fwd(e->q, f->norm, a->normed2, a->stats2, a->mid, w->norm2, w->norm2_bias,
-                      f->norm_eps));
+    TRY(kern_norm_fwd(e->q, f->norm, a->normed2, a->stats2, a->mid, w->norm2,
+                      w->norm2_bias, f->norm_eps));
     TRY(kern_linear_fwd(e->q, a->up, a->normed2, w->up, w->up_bias, false));
     TRY(kern_act_fwd(e->q, f->act, a->act, a->up));
     TRY(kern_copy(e->q, out, a->mid));
@@ -123,8 +123,9 @@ kr_status block_fwd(const struct block_env *e, const struct block_params *w,
 }
 
 static kr_status mlp_bwd(const struct block_env *e, const struct block_params *w,
-                         const struct block_params *g, bool add, const struct block_acts *a,
-                         const struct block_scratch *s, struct kern_mat d)
+                         const struct block_params *g, bool add,
+                         const struct block_acts *a, const struct block_scratch *s,
+                         struct kern_mat d)
 {
     const struct family *f = e->shape->family;
 
@@ -133,8 +134,8 @@ static kr_status mlp_bwd(const struct block_env *e, const struct block_params *w
     TRY(kern_act_bwd(e->q, f->act, s->d_up, s->d_act, a->up));
     TRY(kern_linear_bwd_w(e->q, g->up, g->up_bias, s->d_up, a->normed2, add));
     TRY(kern_linear_bwd_x(e->q, s->d_normed, s->d_up, w->up, false));
-    return kern_norm_bwd(e->q, f->norm, d, true, g->norm2, g->norm2_bias, add, s->d_normed,
-                         a->mid, w->norm2, a->stats2);
+    return kern_norm_bwd(e->q, f->norm, d, true, g->norm2, g->norm2_bias, add,
+                         s->d_normed, a->mid, w->norm2, a->stats2);
 }
 
 static kr_status attention_bwd(const struct block_env *e, const struct block_params *w,
@@ -152,8 +153,8 @@ static kr_status attention_bwd(const struct block_env *e, const struct block_par
     TRY(rotate(e, s->d_qkv, true));
     TRY(kern_linear_bwd_w(e->q, g->qkv, g->qkv_bias, s->d_qkv, a->normed1, add));
     TRY(kern_linear_bwd_x(e->q, s->d_normed, s->d_qkv, w->qkv, false));
-    return kern_norm_bwd(e->q, f->norm, d, true, g->norm1, g->norm1_bias, add, s->d_normed,
-                         a->x, w->norm1, a->stats1);
+    return kern_norm_bwd(e->q, f->norm, d, true, g->norm1, g->norm1_bias, add,
+                         s->d_normed, a->x, w->norm1, a->stats1);
 }
 
 kr_status block_bwd(const struct block_env *e, const struct block_params *w,

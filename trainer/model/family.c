@@ -18,14 +18,20 @@ const struct family families[] = {
 kr_status model_shape_check(const struct model_shape *s)
 {
     if (s->dim % s->heads != 0)
-        return KR_FAIL(KR_ERR_ARG, "model.dim = %" PRId64 " is not a multiple of model.heads"
-                                   " = %" PRId64, s->dim, s->heads);
+        return KR_FAIL(KR_ERR_ARG,
+                       "model.dim = %" PRId64 " is not a multiple of model.heads"
+                       " = %" PRId64,
+                       s->dim, s->heads);
     if (s->heads % s->kv_heads != 0)
-        return KR_FAIL(KR_ERR_ARG, "model.heads = %" PRId64 " is not a multiple of "
-                                   "model.kv_heads = %" PRId64, s->heads, s->kv_heads);
+        return KR_FAIL(KR_ERR_ARG,
+                       "model.heads = %" PRId64 " is not a multiple of "
+                       "model.kv_heads = %" PRId64,
+                       s->heads, s->kv_heads);
     if (model_rope_dims(s) % 2 != 0)
-        return KR_FAIL(KR_ERR_ARG, "model.dim / model.heads = %" PRId64
-                                   " is odd; rotary positions need pairs", s->head_dim);
+        return KR_FAIL(KR_ERR_ARG,
+                       "model.dim / model.heads = %" PRId64
+                       " is odd; rotary positions need pairs",
+                       s->head_dim);
     return KR_OK;
 }
 
@@ -61,19 +67,22 @@ static double block_matrices(const struct model_shape *s)
     double c = (double)s->dim, d = (double)s->head_dim, h = (double)s->heads;
     double k = (double)s->kv_heads, f = (double)s->ffn;
 
-    return c * (h + 2 * k) * d + h * d * c + (s->family->act == KERN_SWIGLU ? 3 : 2) * c * f;
+    return c * (h + 2 * k) * d + h * d * c +
+           (s->family->act == KERN_SWIGLU ? 3 : 2) * c * f;
 }
 
 static double attention_flops(const struct model_shape *s, int64_t seq)
 {
-    return 12.0 * (double)s->layers * (double)s->heads * (double)s->head_dim * (double)seq;
+    return 12.0 * (double)s->layers * (double)s->heads * (double)s->head_dim *
+           (double)seq;
 }
 
 double model_flops_per_token(const struct model_shape *s, int64_t seq)
 {
     double matrices = (double)s->layers * block_matrices(s);
 
-    return 6 * (matrices + (double)s->vocab * (double)s->dim) + attention_flops(s, seq) / 2;
+    return 6 * (matrices + (double)s->vocab * (double)s->dim) +
+           attention_flops(s, seq) / 2;
 }
 
 double model_flops_per_token_palm(const struct model_shape *s, int64_t seq)

@@ -75,9 +75,10 @@ static kr_status fill_rope(struct model *m)
     }
     for (size_t i = 0; i < count; i++)
         narrow[i] = (float)wide[i];
-    TRY_OR(st, kern_upload(m->q, m->rope.at,
-                           m->type == KERN_F64 ? (void *)wide : (void *)narrow,
-                           count * elem), done);
+    TRY_OR(st,
+           kern_upload(m->q, m->rope.at,
+                       m->type == KERN_F64 ? (void *)wide : (void *)narrow, count * elem),
+           done);
     st = kern_queue_sync(m->q);
 done:
     mem_free(omega);
@@ -111,8 +112,10 @@ kr_status model_open(struct model **out, const struct model_shape *shape,
     m->train = train;
     m->rows = sequences * shape->context;
     m->chunk = chunk_rows(m->rows, shape->vocab);
-    TRY_OR(st, mem_alloc(&m->acts, (size_t)(train ? shape->layers : 1), sizeof *m->acts,
-                         "list of activations"), done);
+    TRY_OR(st,
+           mem_alloc(&m->acts, (size_t)(train ? shape->layers : 1), sizeof *m->acts,
+                     "list of activations"),
+           done);
     a.type = m->type;
     lay_out(m, &a);
     m->bytes = a.used;
@@ -139,17 +142,23 @@ size_t model_bytes(const struct model *m) { return m->bytes; }
 /* ---- views for one micro-batch ---------------------------------------------------------- */
 
 /* The first n rows; of per-row tables, columns. */
-static struct kern_mat head_rows(struct kern_mat m, int64_t n) { return kern_rows(m, 0, n); }
-static struct kern_mat head_cols(struct kern_mat m, int64_t n) { return kern_cols(m, 0, n); }
+static struct kern_mat head_rows(struct kern_mat m, int64_t n)
+{
+    return kern_rows(m, 0, n);
+}
+static struct kern_mat head_cols(struct kern_mat m, int64_t n)
+{
+    return kern_cols(m, 0, n);
+}
 
 /* The batch may be smaller than what the model was opened for. */
 static struct block_acts cut_acts(const struct block_acts *a, int64_t n)
 {
     return (struct block_acts){
-        head_rows(a->x, n),       head_cols(a->stats1, n),  head_rows(a->normed1, n),
-        head_rows(a->qkv, n),     head_rows(a->att, n),     head_cols(a->lse, n),
-        head_rows(a->mid, n),     head_cols(a->stats2, n),  head_rows(a->normed2, n),
-        head_rows(a->up, n),      head_rows(a->act, n),
+        head_rows(a->x, n),   head_cols(a->stats1, n), head_rows(a->normed1, n),
+        head_rows(a->qkv, n), head_rows(a->att, n),    head_cols(a->lse, n),
+        head_rows(a->mid, n), head_cols(a->stats2, n), head_rows(a->normed2, n),
+        head_rows(a->up, n),  head_rows(a->act, n),
     };
 }
 
@@ -198,8 +207,8 @@ static kr_status embed(struct model *m, const struct weights *w, const struct ba
 
     TRY(w->acquire(w->self, 0, &flat));
     st = kern_embed_fwd(m->q, input_of(m, 0, rows_of(b)), b->token,
-                        view(m, 0, "embed.token", flat), view(m, 0, "embed.position", flat),
-                        b->seq);
+                        view(m, 0, "embed.token", flat),
+                        view(m, 0, "embed.position", flat), b->seq);
     w->release(w->self, 0);
     return st;
 }
@@ -296,7 +305,8 @@ static int64_t chunk_len(const struct model *m, int64_t at, int64_t rows)
     return rows - at < m->chunk ? rows - at : m->chunk;
 }
 
-static kr_status head_eval(struct model *m, const struct weights *w, const struct batch *b)
+static kr_status head_eval(struct model *m, const struct weights *w,
+                           const struct batch *b)
 {
     int64_t rows = rows_of(b);
     struct head h;
@@ -312,8 +322,9 @@ done:
 }
 
 /* Forward and backward of the head, chunk by chunk; leaves d: the gradient of `last`. */
-static kr_status head_train(struct model *m, const struct weights *w, const struct batch *b,
-                            double grad_scale, const struct head *h)
+static kr_status head_train(struct model *m, const struct weights *w,
+                            const struct batch *b, double grad_scale,
+                            const struct head *h)
 {
     int64_t rows = rows_of(b);
     struct kern_mat dw;
@@ -359,8 +370,10 @@ static kr_status backward_layer(struct model *m, const struct weights *w,
     TRY_OR(st, w->grads(w->self, unit, &grad_flat, &add), done);
     block_params(m->params, (int32_t)layer, flat, m->type, &params);
     block_params(m->params, (int32_t)layer, grad_flat, m->type, &grads);
-    TRY_OR(st, block_bwd(&env, &params, &grads, add, &acts, &scratch,
-                         head_rows(m->d, rows_of(b))), done);
+    TRY_OR(st,
+           block_bwd(&env, &params, &grads, add, &acts, &scratch,
+                     head_rows(m->d, rows_of(b))),
+           done);
     st = w->grads_ready(w->self, unit);
 done:
     w->release(w->self, unit);
@@ -422,8 +435,8 @@ kr_status model_logits(struct model *m, const struct weights *w, const struct ba
     TRY(forward(m, w, b));
     TRY(acquire_head(m, w, &h));
     TRY_OR(st, norm_last(m, &h, rows), done);
-    st = kern_linear_fwd(m->q, logits, kern_rows(m->normed, rows - 1, 1), h.matrix, kern_none,
-                         false);
+    st = kern_linear_fwd(m->q, logits, kern_rows(m->normed, rows - 1, 1), h.matrix,
+                         kern_none, false);
 done:
     release_head(w, &h);
     return st;

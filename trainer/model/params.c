@@ -13,8 +13,8 @@ enum { PER_BLOCK = 12, OTHERS = 8 };
 static const double base_std = 0.02; /* GPT-2's */
 
 /* Append one parameter to the unit; rows == 0: there is none. */
-static void add(struct params *p, int32_t unit, const char *name, int64_t rows, int64_t cols,
-                enum param_init init, double std)
+static void add(struct params *p, int32_t unit, const char *name, int64_t rows,
+                int64_t cols, enum param_init init, double std)
 {
     struct param *new = &p->list[p->count];
     int64_t *len = &p->unit_len[unit];
@@ -67,8 +67,8 @@ static void add_block(struct params *p, int32_t layer, const struct model_shape 
     snprintf(name, sizeof name, "block.%d", layer);
 #define AT(what) (snprintf(at, sizeof at, "%s.%s", name, what), at)
     add_norm(p, unit, AT("norm1"), s);
-    add_linear(p, unit, AT("attn.qkv"), (s->heads + 2 * s->kv_heads) * s->head_dim, s->dim,
-               f->qkv_bias, base_std);
+    add_linear(p, unit, AT("attn.qkv"), (s->heads + 2 * s->kv_heads) * s->head_dim,
+               s->dim, f->qkv_bias, base_std);
     add_linear(p, unit, AT("attn.out"), s->dim, s->heads * s->head_dim, f->out_bias,
                residual_std);
     add_norm(p, unit, AT("norm2"), s);
@@ -83,9 +83,12 @@ kr_status params_build(struct params *out, const struct model_shape *s)
     struct params p = { .units = (int32_t)s->layers + 2 };
     kr_status st;
 
-    TRY_OR(st, mem_alloc(&p.list, (size_t)(PER_BLOCK * s->layers + OTHERS), sizeof *p.list,
-                         "list of parameters"), done);
-    TRY_OR(st, mem_alloc(&p.unit_len, (size_t)p.units, sizeof *p.unit_len, "list of units"),
+    TRY_OR(st,
+           mem_alloc(&p.list, (size_t)(PER_BLOCK * s->layers + OTHERS), sizeof *p.list,
+                     "list of parameters"),
+           done);
+    TRY_OR(st,
+           mem_alloc(&p.unit_len, (size_t)p.units, sizeof *p.unit_len, "list of units"),
            done);
     add(&p, 0, "embed.token", s->vocab, s->dim, INIT_NORMAL, base_std);
     add(&p, 0, "embed.position", s->family->pos == POS_LEARNED ? s->context : 0, s->dim,
@@ -125,8 +128,8 @@ void params_init(const struct params *p, int32_t i, uint64_t seed, int64_t begin
         case INIT_ZERO: out[k] = 0; break;
         case INIT_ONE: out[k] = 1; break;
         case INIT_NORMAL:
-            out[k] = par->std *
-                     rng_normal(seed, RNG_INIT, (uint32_t)i, (uint64_t)(begin + k));
+            out[k] =
+                par->std * rng_normal(seed, RNG_INIT, (uint32_t)i, (uint64_t)(begin + k));
         }
     }
 }

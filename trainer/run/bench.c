@@ -22,9 +22,11 @@ static const struct {
     const char *name, *help;
     kr_status (*run)(struct comm *c, const struct bench_args *a);
 } benches[] = {
-    { "matmul", "products of GPT-2 124M: ours, the library's own threads, other libraries",
+    { "matmul",
+      "products of GPT-2 124M: ours, the library's own threads, other libraries",
       bench_matmul },
-    { "step", "a training step of GPT-2 124M, 4 x 256 tokens, against the machine's sgemm",
+    { "step",
+      "a training step of GPT-2 124M, 4 x 256 tokens, against the machine's sgemm",
       bench_step },
     { "reduce", "gradient reduction, canonical against library (under mpirun)",
       bench_reduce },

@@ -68,8 +68,10 @@ static kr_status open_files(struct files *f, const struct bench_args *a)
 static kr_status write_ours(struct files *f)
 {
     free_blocks(f);
-    f->job = (struct shard_job){ .tensors = f->tensors, .ranges = f->ranges,
-                                 .bytes = f->bytes, .count = TENSORS,
+    f->job = (struct shard_job){ .tensors = f->tensors,
+                                 .ranges = f->ranges,
+                                 .bytes = f->bytes,
+                                 .count = TENSORS,
                                  .shard = { .file = "shard-00000.h5" } };
     TRY(fs_path(f->job.path, "%s/shard-00000.h5", f->folder));
     (void)unlink(f->job.path);
@@ -92,8 +94,11 @@ static kr_status write_plain(struct files *f)
 static kr_status read_ours(struct files *f)
 {
     struct ckpt_shard shard = f->job.shard;
-    struct manifest m = { .tensors = f->tensors, .ranges = f->ranges, .shards = &shard,
-                          .tensor_count = TENSORS, .range_count = TENSORS,
+    struct manifest m = { .tensors = f->tensors,
+                          .ranges = f->ranges,
+                          .shards = &shard,
+                          .tensor_count = TENSORS,
+                          .range_count = TENSORS,
                           .shard_count = 1 };
 
     TRY(shard_check_frame(&m, f->folder, 0));
@@ -119,8 +124,10 @@ static kr_status measure(struct files *f, int64_t rounds)
     static const struct {
         const char *name;
         kr_status (*run)(struct files *f);
-    } ways[] = { { "write", write_ours }, { "write", write_plain },
-                 { "read", read_ours },   { "read", read_plain } };
+    } ways[] = { { "write", write_ours },
+                 { "write", write_plain },
+                 { "read", read_ours },
+                 { "read", read_plain } };
     static double times[4][MAX_ROUNDS];
 
     for (int64_t i = -1; i < rounds; i++)

@@ -21,11 +21,8 @@ static const struct {
     const char *name;
     int64_t in, out;
 } layers[] = {
-    { "qkv", 768, 2304 },
-    { "attention out", 768, 768 },
-    { "mlp up", 768, 3072 },
-    { "mlp down", 3072, 768 },
-    { "head, 256 rows", 768, 50257 },
+    { "qkv", 768, 2304 },      { "attention out", 768, 768 },    { "mlp up", 768, 3072 },
+    { "mlp down", 3072, 768 }, { "head, 256 rows", 768, 50257 },
 };
 static const char *const ways[] = { "forward", "backward x", "backward w" };
 
@@ -89,8 +86,8 @@ static kr_status table(struct kern_device *d, struct kern_queue *q, int threads,
     kr_status st = KR_OK;
 
     TRY(mem_alloc(&memory, LARGEST, sizeof *memory, "matrices"));
-    printf("%s\nGFLOP/s, fp32, median of %lld interleaved rounds\n\n", kern_device_describe(d),
-           (long long)rounds);
+    printf("%s\nGFLOP/s, fp32, median of %lld interleaved rounds\n\n",
+           kern_device_describe(d), (long long)rounds);
     printf("%-16s %-12s %10s %12s %8s\n", "layer", "", "ours", "own threads", "ratio");
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
         for (int way = 0; way < 3 && st == KR_OK; way++) {

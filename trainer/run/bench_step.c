@@ -91,7 +91,8 @@ static kr_status run_square(struct trainer *t, const struct square *s, double *r
         TRY(kern_linear_fwd(t->q, s->c, s->a, s->b, kern_none, false));
     TRY(kern_queue_sync(t->q));
     TRY(comm_agree(t->comm, KR_OK));
-    *rate = 4 * 2.0 * SQUARE * SQUARE * SQUARE * comm_size(t->comm) / (clock_now() - start);
+    *rate =
+        4 * 2.0 * SQUARE * SQUARE * SQUARE * comm_size(t->comm) / (clock_now() - start);
     return KR_OK;
 }
 
@@ -149,13 +150,16 @@ kr_status bench_step(struct comm *c, const struct bench_args *a)
     TRY(write_tokens(path));
     snprintf(set.train, sizeof set.train, "%.170s", path);
     set.held_out = 0;
-    TRY_OR(st, mem_alloc(&numbers, 3 * (size_t)a->rounds, sizeof *numbers, "times"), done);
+    TRY_OR(st, mem_alloc(&numbers, 3 * (size_t)a->rounds, sizeof *numbers, "times"),
+           done);
     TRY_OR(st, trainer_open(&t, &set, c, true), done);
     TRY_OR(st, trainer_open_data(&t), done);
     TRY_OR(st, trainer_init(&t), done);
     TRY_OR(st, open_square(&square, &t), done);
-    TRY_OR(st, measure(&t, &square, a->rounds, numbers, numbers + a->rounds,
-                       numbers + 2 * a->rounds), done);
+    TRY_OR(st,
+           measure(&t, &square, a->rounds, numbers, numbers + a->rounds,
+                   numbers + 2 * a->rounds),
+           done);
     if (comm_rank(c) == 0)
         print(&t, a->rounds, numbers, numbers + a->rounds, numbers + 2 * a->rounds);
 done:

@@ -51,13 +51,14 @@ int end_comm(struct comm *c, kr_status st, bool agreed, int code)
 
 static void train_help(FILE *out)
 {
-    fprintf(out,
-            "usage: kilorank train [CONFIG] --run DIR [--set section.key=value]...\n\n"
-            "Train, or go on with, the run in DIR.  CONFIG is an INI file; without it the\n"
-            "settings of DIR are used, or those of the quick start.  On several ranks:\n\n"
-            "  mpirun -np 8 kilorank train run.ini --run runs/a\n\n"
-            "Signals TERM, USR1 and INT, or a file DIR/stop: finish the step, save, end.\n\n"
-            "Settings, their defaults, and what they may be:\n");
+    fprintf(
+        out,
+        "usage: kilorank train [CONFIG] --run DIR [--set section.key=value]...\n\n"
+        "Train, or go on with, the run in DIR.  CONFIG is an INI file; without it the\n"
+        "settings of DIR are used, or those of the quick start.  On several ranks:\n\n"
+        "  mpirun -np 8 kilorank train run.ini --run runs/a\n\n"
+        "Signals TERM, USR1 and INT, or a file DIR/stop: finish the step, save, end.\n\n"
+        "Settings, their defaults, and what they may be:\n");
     cfg_help(settings_table, out);
 }
 
@@ -77,11 +78,13 @@ static kr_status parse_train(int argc, char **argv, struct train_args *a,
     int c;
 
     opterr = 0;
-    while ((c = getopt_long(argc, argv, "+r:s:h", options, NULL)) != -1 || optind < argc) {
+    while ((c = getopt_long(argc, argv, "+r:s:h", options, NULL)) != -1 ||
+           optind < argc) {
         if (c == 'h') a->help = true;
         if (c == 'r') a->run = optarg;
         if (c == '?')
-            return KR_FAIL(KR_ERR_ARG, "train: %s: unknown option, or its value is missing",
+            return KR_FAIL(KR_ERR_ARG,
+                           "train: %s: unknown option, or its value is missing",
                            argv[optind - 1]);
         if (c == -1 && a->config)
             return KR_FAIL(KR_ERR_ARG, "train: %s: one CONFIG is enough", argv[optind]);
@@ -96,7 +99,8 @@ static kr_status parse_train(int argc, char **argv, struct train_args *a,
     else if (fs_exists(path))
         TRY(cfg_read_file(settings_table, set, path));
     optind = 1;
-    while ((c = getopt_long(argc, argv, "+r:s:h", options, NULL)) != -1 || optind < argc) {
+    while ((c = getopt_long(argc, argv, "+r:s:h", options, NULL)) != -1 ||
+           optind < argc) {
         if (c == 's') TRY(cfg_set(settings_table, set, optarg, "--set"));
         if (c == -1) optind++;
     }

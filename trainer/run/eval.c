@@ -49,8 +49,8 @@ static kr_status eval_round(struct trainer *t, const struct tokens *data, int64_
                             int64_t windows, double *labels, struct exchange_sums *out)
 {
     const struct settings *s = &t->set;
-    struct span own = part_leaves(settings_leaves(s), comm_size(t->comm),
-                                  comm_rank(t->comm));
+    struct span own =
+        part_leaves(settings_leaves(s), comm_size(t->comm), comm_rank(t->comm));
 
     for (int64_t leaf = own.begin; leaf < own.end; leaf++) {
         int64_t i = leaf - own.begin;

@@ -24,11 +24,13 @@ static const struct cfg_field eval_options[] = {
 
 static void help(FILE *out)
 {
-    fprintf(out, "usage: kilorank eval DIR [--data PATH] [--batches N] "
-                 "[--set section.key=value]...\n\n"
-                 "Mean loss (nats per token) and perplexity of the newest valid checkpoint of\n"
-                 "run DIR, or of checkpoint DIR, as one JSON object.  Works on several ranks:\n\n"
-                 "  mpirun -np 4 kilorank eval runs/a --data valid.bin\n\nOptions:\n");
+    fprintf(
+        out,
+        "usage: kilorank eval DIR [--data PATH] [--batches N] "
+        "[--set section.key=value]...\n\n"
+        "Mean loss (nats per token) and perplexity of the newest valid checkpoint of\n"
+        "run DIR, or of checkpoint DIR, as one JSON object.  Works on several ranks:\n\n"
+        "  mpirun -np 4 kilorank eval runs/a --data valid.bin\n\nOptions:\n");
     cfg_help(eval_options, out);
 }
 
@@ -39,8 +41,9 @@ static kr_status open_data(struct loaded *l, const struct eval_args *a)
     if (!a->data[0]) return trainer_open_data(t);
     TRY(tokens_open(&t->valid, a->data, TOKENS_ALL, 0, l->set.vocab));
     if (tokens_count(t->valid) > l->set.context) return KR_OK;
-    return KR_FAIL(KR_ERR_ARG, "%s: %" PRId64 " tokens are too few for one sequence of %" PRId64
-                               " and its last label",
+    return KR_FAIL(KR_ERR_ARG,
+                   "%s: %" PRId64 " tokens are too few for one sequence of %" PRId64
+                   " and its last label",
                    a->data, tokens_count(t->valid), l->set.context);
 }
 
@@ -57,8 +60,9 @@ static kr_status evaluate(struct loaded *l, struct comm *c, const struct options
         return KR_FAIL(KR_ERR_ARG, "eval: the run holds nothing out; give --data");
     TRY(trainer_eval(&l->trainer, l->trainer.valid, a->batches, &loss, &tokens));
     if (comm_rank(c) == 0)
-        printf("{\"step\": %" PRId64 ", \"loss\": %.9g, \"perplexity\": %.9g, \"tokens\": %"
-               PRId64 "}\n", l->step, loss, exp(loss), tokens);
+        printf("{\"step\": %" PRId64
+               ", \"loss\": %.9g, \"perplexity\": %.9g, \"tokens\": %" PRId64 "}\n",
+               l->step, loss, exp(loss), tokens);
     return KR_OK;
 }
 

@@ -132,7 +132,8 @@ static kr_status sum_blocks(const struct trainer *t, double *squares)
     int64_t at = 0, most = 0;
 
     for (int u = 0; u < t->params.units; u++)
-        if (blocks_in(t->params.unit_len[u]) > most) most = blocks_in(t->params.unit_len[u]);
+        if (blocks_in(t->params.unit_len[u]) > most)
+            most = blocks_in(t->params.unit_len[u]);
     TRY(mem_alloc(&scratch, (size_t)most, sizeof *scratch, "block sums"));
     for (int u = 0; u < t->params.units; u++) {
         sum += sum_unit(t, u, at, scratch);
@@ -145,8 +146,8 @@ static kr_status sum_blocks(const struct trainer *t, double *squares)
 
 static void pack(struct trainer *t, const double *labels, struct step_words words)
 {
-    struct span own = part_leaves(settings_leaves(&t->set), comm_size(t->comm),
-                                  comm_rank(t->comm));
+    struct span own =
+        part_leaves(settings_leaves(&t->set), comm_size(t->comm), comm_rank(t->comm));
     double *loss = t->mine + WORDS, *count = loss + leaf_room(t);
 
     t->mine[0] = words.stop;

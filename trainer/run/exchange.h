@@ -24,7 +24,8 @@ struct exchange_sums {
 /* [collective] labels[i]: of own micro-batch i, whose loss lies in t->loss[i] (device).
  * gradient: also sum its squares.  words_all: one per rank, or NULL. */
 kr_status exchange(struct trainer *t, const double *labels, struct step_words words,
-                   bool gradient, struct exchange_sums *out, struct step_words *words_all);
+                   bool gradient, struct exchange_sums *out,
+                   struct step_words *words_all);
 
 /* Pairwise sum in a fixed order. */
 double exchange_sum(const double *x, int64_t n);

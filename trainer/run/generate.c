@@ -43,15 +43,20 @@ static const struct cfg_field generate_options[] = {
 
 static void help(FILE *out)
 {
-    fprintf(out, "usage: kilorank generate DIR [--prompt TEXT] [--tokens N] ...\n\n"
-                 "Write a text that the newest valid checkpoint of run DIR, or checkpoint DIR,\n"
-                 "makes of the prompt.\n\n"
-                 "  kilorank generate runs/a --prompt 'This license' --temperature 0.7\n\n"
-                 "Options:\n");
+    fprintf(
+        out,
+        "usage: kilorank generate DIR [--prompt TEXT] [--tokens N] ...\n\n"
+        "Write a text that the newest valid checkpoint of run DIR, or checkpoint DIR,\n"
+        "makes of the prompt.\n\n"
+        "  kilorank generate runs/a --prompt 'This license' --temperature 0.7\n\n"
+        "Options:\n");
     cfg_help(generate_options, out);
 }
 
-static bool speaks_bytes(const struct settings *s) { return s->vocab == TOKENS_BYTE_VOCAB; }
+static bool speaks_bytes(const struct settings *s)
+{
+    return s->vocab == TOKENS_BYTE_VOCAB;
+}
 
 /* Bytes of the prompt, or ids.  At least one token: the end token starts a document. */
 static kr_status read_prompt(const struct generate_args *a, const struct settings *s,
@@ -71,8 +76,10 @@ static kr_status read_prompt(const struct generate_args *a, const struct setting
         long long id = strtoll(p, &end, 10);
 
         if (end == p || id < 0 || id >= s->vocab)
-            return KR_FAIL(KR_ERR_ARG, "generate: prompt: want token ids below %" PRId64
-                                       " with spaces between", s->vocab);
+            return KR_FAIL(KR_ERR_ARG,
+                           "generate: prompt: want token ids below %" PRId64
+                           " with spaces between",
+                           s->vocab);
         out[(*count)++] = (int32_t)id;
     }
     return *count ? KR_OK : KR_FAIL(KR_ERR_ARG, "generate: this model needs a --prompt");
@@ -107,7 +114,8 @@ static kr_status predict(struct trainer *t, const int32_t *token, int64_t count,
 static kr_status go_on(struct trainer *t, const struct generate_args *a, int32_t *token,
                        int64_t count)
 {
-    size_t vocab = (size_t)t->set.vocab, elem = kern_dtype_bytes(kern_device_type(t->device));
+    size_t vocab = (size_t)t->set.vocab,
+           elem = kern_dtype_bytes(kern_device_type(t->device));
     double *logits = NULL;
     void *raw = NULL, *at = NULL;
     kr_status st;
@@ -140,7 +148,8 @@ static kr_status generate(struct loaded *l, struct comm *c, const struct options
     kr_status st;
 
     TRY(load_model(l, c, o->path, o->sets, o->set_count));
-    TRY(mem_alloc(&token, sizeof a->prompt + (size_t)a->tokens + 1, sizeof *token, "tokens"));
+    TRY(mem_alloc(&token, sizeof a->prompt + (size_t)a->tokens + 1, sizeof *token,
+                  "tokens"));
     st = read_prompt(a, &l->set, token, &count);
     if (st == KR_OK) {
         if (speaks_bytes(&l->set)) fputs(a->prompt, stdout);

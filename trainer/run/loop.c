@@ -82,7 +82,8 @@ static kr_status open_files(struct loop *l)
 static kr_status open_loop(struct loop *l, const char *about)
 {
     const struct settings *s = l->set;
-    struct ckpt_config config = { l->run, (int)s->ckpt_keep, s->ckpt_async, false, about };
+    struct ckpt_config config = { l->run, (int)s->ckpt_keep, s->ckpt_async, false,
+                                  about };
     size_t ranks = (size_t)comm_size(l->comm);
 
     TRY(mem_alloc(&l->words, ranks, sizeof *l->words, "words"));
@@ -132,8 +133,8 @@ static void announce_save(struct loop *l)
     if (newest == l->announced) return;
     l->announced = newest;
     if (newest >= 0)
-        report_event(l->report, "checkpoint", newest, "checkpoint of step %" PRId64 " saved",
-                     newest);
+        report_event(l->report, "checkpoint", newest,
+                     "checkpoint of step %" PRId64 " saved", newest);
 }
 
 static kr_status evaluate(struct loop *l, int64_t step, int64_t batches)
@@ -150,7 +151,8 @@ static kr_status evaluate(struct loop *l, int64_t step, int64_t batches)
 static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 /* Steps from start to end; *wish says why it ended early. */
-static kr_status run_steps(struct loop *l, int64_t start, int64_t end, enum stop_wish *wish)
+static kr_status run_steps(struct loop *l, int64_t start, int64_t end,
+                           enum stop_wish *wish)
 {
     const struct settings *s = l->set;
 
@@ -159,7 +161,8 @@ static kr_status run_steps(struct loop *l, int64_t start, int64_t end, enum stop
 
         TRY(step_once(l, step, wish));
         announce_save(l);
-        if (due(done, s->eval_every) && done < end) TRY(evaluate(l, done, s->eval_batches));
+        if (due(done, s->eval_every) && done < end)
+            TRY(evaluate(l, done, s->eval_batches));
         if (due(done, s->ckpt_every) || done == end || *wish != STOP_NO)
             TRY(ckpt_save(l->ckpt, l->trainer.q, &l->state.view, done, done * s->batch,
                           l->settings_text));
@@ -200,7 +203,8 @@ kr_status loop_train(struct comm *c, const struct settings *set, const char *run
     if (start > 0)
         report_event(l.report, "resume", start, "resumed at step %" PRId64, start);
     if (start >= end && is_first(&l))
-        LOG_NOTE("nothing to train: %" PRId64 " of %" PRId64 " steps are done", start, end);
+        LOG_NOTE("nothing to train: %" PRId64 " of %" PRId64 " steps are done", start,
+                 end);
     TRY_OR(st, run_steps(&l, start, end, &wish), done);
     st = finish(&l, end, wish, start < end);
     *stopped = wish == STOP_REQUEUE;

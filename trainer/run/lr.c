@@ -21,7 +21,8 @@ double lr_at(const struct settings *s, int64_t step)
     case SCHEDULE_COSINE:
         return s->min_lr + fall * (1 + cos(acos(-1.0) * progress(at, warmup, last))) / 2;
     case SCHEDULE_WSD:
-        return s->lr - fall * progress(at, last - s->decay_share * (double)s->steps, last);
+        return s->lr -
+               fall * progress(at, last - s->decay_share * (double)s->steps, last);
     case SCHEDULE_CONSTANT: break;
     }
     return s->lr;

@@ -27,7 +27,8 @@ static const struct {
 /* The launcher tells the rank before MPI does. */
 static int rank_from_environment(void)
 {
-    static const char *const names[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK" };
+    static const char *const names[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK",
+                                         "PMI_RANK" };
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (getenv(names[i])) return atoi(getenv(names[i]));
@@ -41,8 +42,11 @@ int main(int argc, char **argv)
     log_setup("kilorank", -1);
     log_mute(rank_from_environment() > 0);
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        if (strcmp(commands[i].name, name) == 0) return commands[i].run(argc - 1, argv + 1);
-    fprintf(stderr, "kilorank: error: %s: the worker has train, eval, generate and bench; "
-                    "start it with `kilorank`\n", name[0] ? name : "no command");
+        if (strcmp(commands[i].name, name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
+    fprintf(stderr,
+            "kilorank: error: %s: the worker has train, eval, generate and bench; "
+            "start it with `kilorank`\n",
+            name[0] ? name : "no command");
     return EXIT_USAGE;
 }

@@ -164,10 +164,13 @@ void report_eval(struct report *r, int64_t step, double loss, int64_t tokens)
 
     if (!r) return;
     end_line(r);
-    fprintf(stderr, "step %" PRId64 "  held-out loss %.4f nats/token over %" PRId64
-                    " tokens, perplexity %.3f\n", step, loss, tokens, exp(loss));
-    fprintf(r->log, "{\"event\":\"eval\",\"step\":%" PRId64 ",\"valid_loss\":%s,"
-                    "\"perplexity\":%s,\"tokens\":%" PRId64 "}\n",
+    fprintf(stderr,
+            "step %" PRId64 "  held-out loss %.4f nats/token over %" PRId64
+            " tokens, perplexity %.3f\n",
+            step, loss, tokens, exp(loss));
+    fprintf(r->log,
+            "{\"event\":\"eval\",\"step\":%" PRId64 ",\"valid_loss\":%s,"
+            "\"perplexity\":%s,\"tokens\":%" PRId64 "}\n",
             step, number(a, loss), number(b, exp(loss)), tokens);
     flush(r);
     tensorboard_add(r->board, clock_wall(), step, &scalar, 1);

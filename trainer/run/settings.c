@@ -95,7 +95,8 @@ kr_status settings_check(const struct settings *s, int32_t ranks)
     TRY(model_shape_check(&shape));
     if (s->batch % s->micro_batch != 0)
         return KR_FAIL(KR_ERR_ARG,
-                       "train.batch = %" PRId64 " is not a multiple of train.micro_batch = "
+                       "train.batch = %" PRId64
+                       " is not a multiple of train.micro_batch = "
                        "%" PRId64,
                        s->batch, s->micro_batch);
     if (settings_leaves(s) < ranks)

@@ -13,15 +13,15 @@
 #include "kernels/kernels.h"
 
 struct unit {
-    int64_t len, chunk;             /* elements */
-    char *w, *m, *v;                /* device; m and v start at moment_begin */
-    char *slot[TREE_DEPTH];         /* gradients; slot[0] ends up with the sum */
+    int64_t len, chunk;     /* elements */
+    char *w, *m, *v;        /* device; m and v start at moment_begin */
+    char *slot[TREE_DEPTH]; /* gradients; slot[0] ends up with the sum */
     struct tree_node stack[TREE_DEPTH];
-    int depth;                      /* nodes on the stack = slots in use */
-    struct kern_event *computed;    /* compute queue: gradient final */
-    struct kern_event *reduced;     /* comm queue: gradient summed */
-    struct kern_event *updated;     /* compute queue: own weights are new */
-    struct kern_event *published;   /* comm queue: all weights are new */
+    int depth;                    /* nodes on the stack = slots in use */
+    struct kern_event *computed;  /* compute queue: gradient final */
+    struct kern_event *reduced;   /* comm queue: gradient summed */
+    struct kern_event *updated;   /* compute queue: own weights are new */
+    struct kern_event *published; /* comm queue: all weights are new */
 };
 
 struct shard {
@@ -92,8 +92,7 @@ static kr_status grads(void *self, int unit, void **out, bool *add)
     struct unit *u = &s->units[unit];
     int slot = s->config.canonical ? u->depth : 0;
 
-    if (!u->slot[slot])
-        TRY(array(s, &u->slot[slot], padded(s, u), "gradients"));
+    if (!u->slot[slot]) TRY(array(s, &u->slot[slot], padded(s, u), "gradients"));
     *out = u->slot[slot];
     *add = !s->config.canonical && !first_leaf(s);
     return KR_OK;
@@ -199,9 +198,11 @@ kr_status shard_open(struct shard **out, const struct params *params, struct com
     s->type = kern_device_type(s->device);
     s->elem = kern_dtype_bytes(s->type);
     s->face = (struct weights){ s, acquire, release, grads, grads_ready };
-    TRY_OR(st, mem_alloc(&s->units, (size_t)params->units, sizeof *s->units, "units"), done);
+    TRY_OR(st, mem_alloc(&s->units, (size_t)params->units, sizeof *s->units, "units"),
+           done);
     TRY_OR(st, mem_alloc(&s->own, (size_t)params->units, sizeof *s->own, "spans"), done);
-    TRY_OR(st, mem_alloc(&s->share, (size_t)params->units, sizeof *s->share, "spans"), done);
+    TRY_OR(st, mem_alloc(&s->share, (size_t)params->units, sizeof *s->share, "spans"),
+           done);
     s->count = params->units;
     for (int i = 0; i < s->count; i++) {
         TRY_OR(st, open_unit(s, i), done);

@@ -41,9 +41,9 @@ static kr_status train_leaf(struct trainer *t, int64_t step, int64_t leaf, doubl
     for (int64_t i = 0; i < s->micro_batch; i++) {
         int64_t n = step * s->batch + leaf * s->micro_batch + i;
 
-        TRY(fill_row(t, t->train, i,
-                     order_first((uint64_t)s->data_seed, tokens_count(t->train),
-                                 s->context, n)));
+        TRY(fill_row(
+            t, t->train, i,
+            order_first((uint64_t)s->data_seed, tokens_count(t->train), s->context, n)));
     }
     TRY(upload_batch(t, &b));
     shard_leaf(t->shard, leaf);
@@ -107,15 +107,16 @@ kr_status trainer_step(struct trainer *t, int64_t step, struct step_words words,
                        struct step_stats *stats, struct step_words *out)
 {
     const struct settings *s = &t->set;
-    struct span own = part_leaves(settings_leaves(s), comm_size(t->comm),
-                                  comm_rank(t->comm));
+    struct span own =
+        part_leaves(settings_leaves(s), comm_size(t->comm), comm_rank(t->comm));
     double places = (double)(s->batch * s->context), to_mean, norm;
     struct exchange_sums sums;
     struct kern_adamw plan;
     double *labels = NULL;
     kr_status st;
 
-    TRY(mem_alloc(&labels, (size_t)(own.end - own.begin), sizeof *labels, "label counts"));
+    TRY(mem_alloc(&labels, (size_t)(own.end - own.begin), sizeof *labels,
+                  "label counts"));
     shard_begin(t->shard);
     for (int64_t leaf = own.begin; leaf < own.end; leaf++) {
         TRY_OR(st, train_leaf(t, step, leaf, t->loss + (leaf - own.begin)), done);

@@ -33,7 +33,8 @@ enum stop_wish stop_asked(const char *run)
     char path[FS_PATH];
 
     if (signalled) return STOP_REQUEUE;
-    if (run && fs_path(path, "%s/stop", run) == KR_OK && fs_exists(path)) return STOP_DONE;
+    if (run && fs_path(path, "%s/stop", run) == KR_OK && fs_exists(path))
+        return STOP_DONE;
     return STOP_NO;
 }
 

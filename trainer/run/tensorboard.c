@@ -154,8 +154,8 @@ kr_status tensorboard_open(struct tensorboard **out, const char *folder)
     (void)gethostname(host, sizeof host - 1);
     TRY(fs_mkdirs(folder));
     TRY(mem_alloc(&t, 1, sizeof *t, "TensorBoard writer"));
-    if (fs_path(t->path, "%s/events.out.tfevents.%010.0f.%s.%d", folder, clock_wall(), host,
-                (int)getpid()) != KR_OK ||
+    if (fs_path(t->path, "%s/events.out.tfevents.%010.0f.%s.%d", folder, clock_wall(),
+                host, (int)getpid()) != KR_OK ||
         !(t->file = fopen(t->path, "ab"))) {
         LOG_WARNING("%s: cannot open; no TensorBoard events", t->path);
         mem_free(t);

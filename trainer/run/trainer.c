@@ -40,13 +40,16 @@ kr_status trainer_open(struct trainer *t, const struct settings *set, struct com
     settings_shape(set, &t->shape);
     t->rows = set->micro_batch * set->context;
     TRY_OR(st, params_build(&t->params, &t->shape), done);
-    TRY_OR(st, kern_device_open(&t->device, device_name(set), comm_local_rank(comm),
-                                threads_of(set, comm)), done);
+    TRY_OR(st,
+           kern_device_open(&t->device, device_name(set), comm_local_rank(comm),
+                            threads_of(set, comm)),
+           done);
     TRY_OR(st, kern_queue_open(&t->q, t->device, KERN_QUEUE_COMPUTE), done);
     TRY_OR(st, comm_bind(comm, t->device), done);
     TRY_OR(st, shard_open(&t->shard, &t->params, comm, t->q, &config), done);
-    TRY_OR(st, model_open(&t->model, &t->shape, &t->params, t->q, set->micro_batch,
-                          training), done);
+    TRY_OR(st,
+           model_open(&t->model, &t->shape, &t->params, t->q, set->micro_batch, training),
+           done);
     TRY_OR(st, open_batch(t), done);
     TRY_OR(st, exchange_open(t), done);
 done:
@@ -75,8 +78,8 @@ void trainer_close(struct trainer *t)
     *t = (struct trainer){ 0 };
 }
 
-static kr_status enough(const struct trainer *t, const struct tokens *data, const char *key,
-                        const char *path)
+static kr_status enough(const struct trainer *t, const struct tokens *data,
+                        const char *key, const char *path)
 {
     if (tokens_count(data) > t->set.context) return KR_OK;
     return KR_FAIL(KR_ERR_ARG,

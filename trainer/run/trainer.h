@@ -31,7 +31,7 @@ struct trainer {
     int64_t rows; /* tokens in a micro-batch */
 
     int32_t *token_host, *label_host, *token, *label; /* one micro-batch; host, device */
-    double *loss_host, *loss;     /* one for each own micro-batch */
+    double *loss_host, *loss;                         /* one for each own micro-batch */
     double *blocks_host, *blocks; /* sums of squares of own gradient */
     int64_t block_room;           /* blocks of one rank, the same on all */
     double *mine, *all;           /* the exchange: one row per rank */
