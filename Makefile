@@ -86,7 +86,7 @@ VECTOR := -march=$(MARCH)
 $(O)/kernels/cpu/%.o: CFLAGS += $(VECTOR) -fopenmp -ffp-contract=fast
 # the optimizer walks spans that begin anywhere: a tail and a vector must round alike
 $(O)/kernels/cpu/adamw.o $(O)/kernels/cpu/adamw.64.o: CFLAGS += -ffp-contract=off
-$(O)/comm/%.o: CFLAGS += $(VECTOR)
+$(O)/base/hash.o $(O)/comm/%.o: CFLAGS += $(VECTOR)
 $(O)/comm/comm_mpi.o $(O)/tests/mpi/%.o: compile = $(MPICC)
 $(O)/comm/comm_mpi.o $(O)/tests/mpi/%.o: WARN := $(filter-out -Wpedantic,$(WARN))
 $(O)/checkpoints/shard_file.o $(O)/tests/unit/t_view.o: CPPFLAGS += $(HDF5_INC)

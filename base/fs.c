@@ -213,6 +213,11 @@ kr_status fs_fsync(int fd, const char *path)
     return got < 0 ? fail("cannot flush to disk", path) : KR_OK;
 }
 
+void fs_start_flush(int fd, uint64_t at, size_t bytes)
+{
+    (void)sync_file_range(fd, (off_t)at, (off_t)bytes, SYNC_FILE_RANGE_WRITE);
+}
+
 kr_status fs_size(int fd, const char *path, uint64_t *bytes)
 {
     struct stat st;

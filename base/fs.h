@@ -38,6 +38,9 @@ kr_status fs_pwrite(int fd, const char *path, const void *from, size_t bytes,
 /* KR_ERR_DATA when the file ends before `bytes`. */
 kr_status fs_pread(int fd, const char *path, void *to, size_t bytes, uint64_t at);
 kr_status fs_fsync(int fd, const char *path);
+/* Begin to write these bytes to the disk, so that a later fsync has less to wait for.  A
+ * hint: its errors are the fsync's. */
+void fs_start_flush(int fd, uint64_t at, size_t bytes);
 kr_status fs_size(int fd, const char *path, uint64_t *bytes);
 
 /* fsync a folder, so that names created or renamed in it survive a power loss. */

@@ -6,7 +6,8 @@
 
 #include <stdio.h>
 
-/* struct hash is never defined: its pointers are XXH3_state_t pointers. */
+/* struct hash is never defined: its pointers are XXH3_state_t pointers.  One state serves
+ * XXH3-64 and XXH3-128; only the digests differ. */
 
 uint64_t hash64(const void *at, size_t bytes) { return XXH3_64bits(at, bytes); }
 
@@ -18,14 +19,16 @@ struct hash *hash_open(void)
     return (struct hash *)state;
 }
 
+void hash_begin(struct hash *h) { XXH3_128bits_reset((XXH3_state_t *)h); }
+
 void hash_add(struct hash *h, const void *at, size_t bytes)
 {
     XXH3_128bits_update((XXH3_state_t *)h, at, bytes);
 }
 
-uint64_t hash_low(const struct hash *h)
+uint64_t hash_end(const struct hash *h)
 {
-    return XXH3_128bits_digest((const XXH3_state_t *)h).low64;
+    return XXH3_64bits_digest((const XXH3_state_t *)h);
 }
 
 void hash_hex(const struct hash *h, char out[33])

@@ -8,13 +8,15 @@
 /* XXH3-64 of a block: detects every error that storage makes by accident. */
 uint64_t hash64(const void *at, size_t bytes);
 
-/* A running XXH3-128.  Opaque; hash_open returns NULL when there is no memory. */
+/* The same over bytes that come in parts.  Opaque; hash_open returns NULL when there is no
+ * memory. */
 struct hash;
 struct hash *hash_open(void);
+void hash_begin(struct hash *h); /* anew, as just opened */
 void hash_add(struct hash *h, const void *at, size_t bytes);
-/* 32 hexadecimal digits and NUL of all bytes so far; h goes on. */
+/* Of all bytes so far; h goes on.  hash_hex: XXH3-128, 32 hexadecimal digits and NUL. */
+uint64_t hash_end(const struct hash *h);
 void hash_hex(const struct hash *h, char out[33]);
-uint64_t hash_low(const struct hash *h); /* the low half of it */
 void hash_close(struct hash *h);
 
 #endif

@@ -3,6 +3,8 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +12,34 @@
 #include "base/fs.h"
 #include "base/hash.h"
 #include "base/mem.h"
+
+enum {
+    PART = 1 << 18, /* bytes read, then checked while the cache has them */
+    READERS = 4     /* threads, at most */
+};
+
+/* What reading needs besides the place to read to. */
+struct desk {
+    char *block; /* CKPT_BLOCK bytes, once a block is needed in part */
+    struct hash *hash;
+};
+
+static void clear_desk(struct desk *d)
+{
+    mem_free(d->block);
+    hash_close(d->hash);
+}
+
+static kr_status set_desk(struct desk *d)
+{
+    *d = (struct desk){ .hash = hash_open() };
+    return d->hash ? KR_OK : KR_FAIL(KR_ERR_MEM, "no memory for a checksum");
+}
+
+static kr_status need_block(struct desk *d)
+{
+    return d->block ? KR_OK : mem_alloc(&d->block, CKPT_BLOCK, 1, "a block");
+}
 
 static uint64_t range_bytes(const struct ckpt_tensor *tensors, const struct ckpt_range *r)
 {
@@ -36,13 +66,19 @@ static kr_status open_shard(const struct manifest *m, const char *folder, int32_
 
 /* Read block b of range r into buf (CKPT_BLOCK bytes) and check it. */
 static kr_status read_block(int fd, const char *path, const struct ckpt_range *r,
-                            uint64_t bytes, int64_t b, char *buf)
+                            uint64_t bytes, int64_t b, char *buf, struct hash *h)
 {
     uint64_t from = (uint64_t)b * CKPT_BLOCK;
     size_t n = bytes - from < CKPT_BLOCK ? (size_t)(bytes - from) : CKPT_BLOCK;
 
-    TRY(fs_pread(fd, path, buf, n, r->offset + from));
-    if (hash64(buf, n) == r->blocks[b]) return KR_OK;
+    hash_begin(h);
+    for (size_t at = 0; at < n; at += PART) {
+        size_t part = n - at < PART ? n - at : PART;
+
+        TRY(fs_pread(fd, path, buf + at, part, r->offset + from + at));
+        hash_add(h, buf + at, part);
+    }
+    if (hash_end(h) == r->blocks[b]) return KR_OK;
     return KR_FAIL(KR_ERR_DATA, "%s: bytes at %" PRIu64 " differ from their checksum",
                    path, r->offset + from);
 }
@@ -57,27 +93,78 @@ static void take(char *out, const char *buf, uint64_t begin, uint64_t end, int64
     memcpy(out + (from - begin), buf + (from - lo), (size_t)(to - from));
 }
 
-/* Bytes [begin, end) of range r. */
+/* Bytes [begin, end) of range r, whose blocks some threads share out among themselves. */
+struct span {
+    const struct ckpt_range *range;
+    uint64_t bytes, begin, end; /* of the whole range; those wanted */
+    char *out;
+    char path[FS_PATH];
+    int fd;
+    atomic_llong next; /* block that nobody has taken yet */
+    atomic_int status;
+};
+
+static kr_status span_block(struct span *s, int64_t b, struct desk *d)
+{
+    uint64_t lo = (uint64_t)b * CKPT_BLOCK;
+
+    if (lo >= s->begin && lo + CKPT_BLOCK <= s->end)
+        return read_block(s->fd, s->path, s->range, s->bytes, b, s->out + (lo - s->begin),
+                          d->hash);
+    TRY(need_block(d));
+    TRY(read_block(s->fd, s->path, s->range, s->bytes, b, d->block, d->hash));
+    take(s->out, d->block, s->begin, s->end, b);
+    return KR_OK;
+}
+
+static void *span_thread(void *arg)
+{
+    struct span *s = arg;
+    int64_t b, last = (int64_t)((s->end - 1) / CKPT_BLOCK);
+    struct desk d;
+    kr_status st = set_desk(&d);
+
+    while (st == KR_OK && atomic_load(&s->status) == KR_OK &&
+           (b = atomic_fetch_add(&s->next, 1)) <= last)
+        st = span_block(s, b, &d);
+    clear_desk(&d);
+    if (st != KR_OK) atomic_store(&s->status, (int)st);
+    return NULL;
+}
+
+static kr_status read_span(struct span *s)
+{
+    int64_t blocks = (int64_t)((s->end - 1) / CKPT_BLOCK - s->begin / CKPT_BLOCK) + 1;
+    long most = sysconf(_SC_NPROCESSORS_ONLN);
+    pthread_t others[READERS - 1];
+    int n = 0;
+
+    if (most > READERS) most = READERS;
+    if (most > blocks) most = blocks;
+    while (n + 1 < most && pthread_create(&others[n], NULL, span_thread, s) == 0)
+        n++;
+    (void)span_thread(s);
+    while (n > 0)
+        pthread_join(others[--n], NULL);
+    return (kr_status)atomic_load(&s->status);
+}
+
 static kr_status read_range(const struct manifest *m, const char *folder,
                             const struct ckpt_range *r, uint64_t begin, uint64_t end,
-                            char *out, char *buf)
+                            char *out)
 {
-    uint64_t bytes = range_bytes(m->tensors, r);
-    int64_t last = (int64_t)((end - 1) / CKPT_BLOCK);
-    char path[FS_PATH];
-    kr_status st = KR_OK;
-    int fd = -1;
+    struct span s = { .range = r,
+                      .bytes = range_bytes(m->tensors, r),
+                      .begin = begin,
+                      .end = end,
+                      .out = out };
+    kr_status st;
 
-    TRY(open_shard(m, folder, r->shard, path, &fd));
-    for (int64_t b = (int64_t)(begin / CKPT_BLOCK); b <= last && st == KR_OK; b++) {
-        bool whole =
-            (uint64_t)b * CKPT_BLOCK >= begin && ((uint64_t)b + 1) * CKPT_BLOCK <= end;
-        char *to = whole ? out + ((uint64_t)b * CKPT_BLOCK - begin) : buf;
-
-        st = read_block(fd, path, r, bytes, b, to);
-        if (st == KR_OK && !whole) take(out, buf, begin, end, b);
-    }
-    close(fd);
+    atomic_init(&s.next, (long long)(begin / CKPT_BLOCK));
+    atomic_init(&s.status, KR_OK);
+    TRY(open_shard(m, folder, r->shard, s.path, &s.fd));
+    st = read_span(&s);
+    close(s.fd);
     return st;
 }
 
@@ -102,10 +189,8 @@ kr_status shard_read(const struct manifest *m, const char *folder, int32_t tenso
 {
     uint64_t elem = kern_dtype_bytes(m->tensors[tensor].type);
     int64_t end = begin + count;
-    char *buf = NULL;
     kr_status st = KR_OK;
 
-    TRY(mem_alloc(&buf, CKPT_BLOCK, 1, "a block"));
     for (int32_t i = first_range(m, tensor);
          i < m->range_count && m->ranges[i].tensor == tensor && st == KR_OK; i++) {
         const struct ckpt_range *r = &m->ranges[i];
@@ -115,9 +200,8 @@ kr_status shard_read(const struct manifest *m, const char *folder, int32_t tenso
         if (from >= to) continue;
         st = read_range(m, folder, r, (uint64_t)(from - r->begin) * elem,
                         (uint64_t)(to - r->begin) * elem,
-                        (char *)out + (uint64_t)(from - begin) * elem, buf);
+                        (char *)out + (uint64_t)(from - begin) * elem);
     }
-    mem_free(buf);
     return st;
 }
 
@@ -166,7 +250,7 @@ kr_status shard_frame(int fd, const char *path, uint64_t bytes,
         at = list[i]->offset + range_bytes(tensors, list[i]);
     }
     TRY_OR(st, add_bytes(h, fd, path, at, bytes), done);
-    *out = hash_low(h);
+    *out = hash_end(h);
 done:
     mem_free(list);
     hash_close(h);
@@ -191,12 +275,14 @@ kr_status shard_check_frame(const struct manifest *m, const char *folder, int32_
 
 kr_status shard_verify(const struct manifest *m, const char *folder, int32_t shard)
 {
-    char path[FS_PATH], *buf = NULL;
+    char path[FS_PATH];
+    struct desk d;
     kr_status st;
     int fd = -1;
 
     TRY(shard_check_frame(m, folder, shard));
-    TRY(mem_alloc(&buf, CKPT_BLOCK, 1, "a block"));
+    TRY(set_desk(&d));
+    TRY_OR(st, need_block(&d), done);
     TRY_OR(st, open_shard(m, folder, shard, path, &fd), done);
     for (int32_t i = 0; i < m->range_count && st == KR_OK; i++) {
         const struct ckpt_range *r = &m->ranges[i];
@@ -204,10 +290,10 @@ kr_status shard_verify(const struct manifest *m, const char *folder, int32_t sha
 
         if (r->shard != shard) continue;
         for (int64_t b = 0; (uint64_t)b * CKPT_BLOCK < bytes && st == KR_OK; b++)
-            st = read_block(fd, path, r, bytes, b, buf);
+            st = read_block(fd, path, r, bytes, b, d.block, d.hash);
     }
 done:
     if (fd >= 0) close(fd);
-    mem_free(buf);
+    clear_desk(&d);
     return st;
 }

@@ -27,6 +27,7 @@ static kr_status write_range(struct shard_job *job, int fd, int32_t i)
         size_t n = bytes - from < CKPT_BLOCK ? (size_t)(bytes - from) : CKPT_BLOCK;
 
         TRY(fs_pwrite(fd, job->path, job->bytes[i] + from, n, r->offset + from));
+        fs_start_flush(fd, r->offset + from, n);
         r->blocks[b] = hash64(job->bytes[i] + from, n);
     }
     return KR_OK;
