@@ -14,15 +14,15 @@
 #include "kernels/kernels.h"
 #include "trainer/run/bench.h"
 
-enum { MAX_ROUNDS = 1000, LARGEST = 50257 * 1024 };
+enum { MAX_ROUNDS = 1000, HEAD = 50257, ROWS = 1024, HEAD_ROWS = 256 };
 
 /* y = x w^T, dx = dy w, dw = dy^T x for a linear layer of `in` to `out` channels. */
 static const struct {
     const char *name;
     int64_t in, out;
 } layers[] = {
-    { "qkv", 768, 2304 },      { "attention out", 768, 768 },    { "mlp up", 768, 3072 },
-    { "mlp down", 3072, 768 }, { "head, 256 rows", 768, 50257 },
+    { "qkv", 768, 2304 },      { "attention out", 768, 768 },   { "mlp up", 768, 3072 },
+    { "mlp down", 3072, 768 }, { "head, 256 rows", 768, HEAD },
 };
 static const char *const ways[] = { "forward", "backward x", "backward w" };
 
@@ -79,26 +79,39 @@ static kr_status row(struct kern_queue *q, const struct product *p, int way, int
     return KR_OK;
 }
 
+/* All products of layer number i. */
+static kr_status layer(struct kern_queue *q, int i, int threads, int64_t rounds)
+{
+    struct product p = { layers[i].out == HEAD ? HEAD_ROWS : ROWS,
+                         layers[i].in,
+                         layers[i].out,
+                         NULL,
+                         NULL,
+                         NULL };
+    kr_status st;
+
+    TRY_OR(st, mem_alloc(&p.x, (size_t)(p.n * p.in), sizeof *p.x, "matrices"), done);
+    TRY_OR(st, mem_alloc(&p.y, (size_t)(p.n * p.out), sizeof *p.y, "matrices"), done);
+    TRY_OR(st, mem_alloc(&p.w, (size_t)(p.out * p.in), sizeof *p.w, "matrices"), done);
+    for (int way = 0; way < 3 && st == KR_OK; way++)
+        st = row(q, &p, way, threads, rounds, layers[i].name);
+done:
+    mem_free(p.x);
+    mem_free(p.y);
+    mem_free(p.w);
+    return st;
+}
+
 static kr_status table(struct kern_device *d, struct kern_queue *q, int threads,
                        int64_t rounds)
 {
-    float *memory = NULL;
     kr_status st = KR_OK;
 
-    TRY(mem_alloc(&memory, LARGEST, sizeof *memory, "matrices"));
     printf("%s\nGFLOP/s, fp32, median of %lld interleaved rounds\n\n",
            kern_device_describe(d), (long long)rounds);
     printf("%-16s %-12s %10s %12s %8s\n", "layer", "", "ours", "own threads", "ratio");
-    for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
-        for (int way = 0; way < 3 && st == KR_OK; way++) {
-            int64_t n = layers[i].out == 50257 ? 256 : 1024;
-            struct product p = { n, layers[i].in, layers[i].out, memory, NULL, NULL };
-
-            p.y = p.x + n * p.in;
-            p.w = p.y + n * p.out;
-            st = row(q, &p, way, threads, rounds, layers[i].name);
-        }
-    mem_free(memory);
+    for (size_t i = 0; i < sizeof layers / sizeof *layers && st == KR_OK; i++)
+        st = layer(q, (int)i, threads, rounds);
     return st;
 }
 
