@@ -75,14 +75,16 @@ void catalog_close(struct catalog *c)
 
 kr_status catalog_remove(const char *path)
 {
-    char manifest[FS_PATH];
+    const char *name = strrchr(path, '/');
+    char parent[FS_PATH], gone[FS_PATH];
 
-    TRY(fs_path(manifest, "%s/manifest.json", path));
-    if (fs_exists(manifest)) {
-        TRY(fs_unlink(manifest));
-        TRY(fs_fsync_dir(path));
-    }
-    return fs_remove_tree(path);
+    if (!name) return KR_FAIL(KR_ERR_ARG, "%s: not the path of a checkpoint", path);
+    TRY(fs_path(parent, "%.*s", (int)(name - path), path));
+    TRY(fs_path(gone, "%s/.removed-%s", parent, name + 1));
+    TRY(fs_remove_tree(gone));
+    TRY(fs_rename(path, gone));
+    TRY(fs_fsync_dir(parent));
+    return fs_remove_tree(gone);
 }
 
 kr_status catalog_prune(const char *run, int32_t keep, int64_t generation,
@@ -116,9 +118,13 @@ kr_status catalog_sweep(const char *run)
     if (!fs_exists(folder)) return KR_OK;
     TRY(fs_list(folder, &names, &count));
     for (size_t i = 0; i < count && st == KR_OK; i++) {
-        if (strncmp(names[i], ".attempt-", 9) != 0) continue;
+        bool attempt = strncmp(names[i], ".attempt-", 9) == 0;
+
+        if (!attempt && strncmp(names[i], ".removed-", 9) != 0 &&
+            strncmp(names[i], "latest.tmp.", 11) != 0)
+            continue;
+        if (attempt) LOG_NOTE("removing the unfinished checkpoint %s", names[i]);
         st = fs_path(path, "%s/%s", folder, names[i]);
-        if (st == KR_OK) LOG_NOTE("removing the unfinished checkpoint %s", names[i]);
         if (st == KR_OK) st = fs_remove_tree(path);
     }
     fs_free_names(names, count);

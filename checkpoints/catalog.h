@@ -29,7 +29,8 @@ struct catalog {
 kr_status catalog_open(struct catalog *out, const char *run);
 void catalog_close(struct catalog *c);
 
-/* Remove a checkpoint so that a crash leaves it whole or gone: manifest first, fsync. */
+/* Remove a checkpoint so that a crash leaves it whole or gone: it gets a name that no reader
+ * looks at, fsync, then its files go. */
 kr_status catalog_remove(const char *path);
 
 /* Remove all but the `keep` newest valid ones of generations up to `generation`; invalid
@@ -37,7 +38,7 @@ kr_status catalog_remove(const char *path);
 kr_status catalog_prune(const char *run, int32_t keep, int64_t generation,
                         bool invalid_too, int32_t *removed);
 
-/* Remove left-over attempts; the caller holds the lease. */
+/* Remove left-over attempts, removals and temporary hints; the caller holds the lease. */
 kr_status catalog_sweep(const char *run);
 
 #endif

@@ -182,7 +182,8 @@ static kr_status take_found(struct ckpt *k, const char *path, const char *text,
     return KR_OK;
 }
 
-kr_status ckpt_next(struct ckpt *k, struct ckpt_info *info)
+/* One more entry; KR_ERR_DATA and KR_ERR_IO: this one is bad. */
+static kr_status try_next(struct ckpt *k, struct ckpt_info *info)
 {
     char *path = NULL, *text = NULL;
     bool none = false;
@@ -207,6 +208,25 @@ done:
     return st;
 }
 
+/* The catalog was read a while ago: a manifest may have gone bad since. */
+kr_status ckpt_next(struct ckpt *k, struct ckpt_info *info)
+{
+    kr_status st;
+
+    do
+        st = try_next(k, info);
+    while (st == KR_ERR_DATA || st == KR_ERR_IO);
+    return st;
+}
+
+static bool is_inside(const struct ckpt_tensor *t, const struct ckpt_piece *p)
+{
+    int64_t total = t->rows * t->cols;
+
+    return p->begin >= 0 && p->count >= 0 && p->begin <= total &&
+           p->count <= total - p->begin;
+}
+
 /* One piece, in parts that fit the buffer. */
 static kr_status read_piece(struct ckpt *k, struct kern_queue *q,
                             const struct ckpt_tensor *t, const struct ckpt_piece *p,
@@ -220,6 +240,8 @@ static kr_status read_piece(struct ckpt *k, struct kern_queue *q,
         k->found.tensors[i].type != t->type)
         return KR_FAIL(KR_ERR_ARG, "%s: tensor %s has another shape or type",
                        k->found_path, t->name);
+    if (!is_inside(t, p))
+        return KR_FAIL(KR_ERR_ARG, "a piece lies outside its tensor %s", t->name);
     for (int64_t at = 0; at < p->count; at += most) {
         int64_t n = p->count - at < most ? p->count - at : most;
 
@@ -524,7 +546,7 @@ static void finish(struct ckpt *k)
     int32_t removed;
 
     drop_save(k);
-    if (is_first(k) &&
+    if (is_first(k) && lease_check(k->lease) == KR_OK &&
         catalog_prune(k->run, k->config.keep, k->generation, false, &removed) != KR_OK)
         LOG_WARNING("old checkpoints could not all be removed");
 }

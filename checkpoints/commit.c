@@ -2,6 +2,7 @@
 #include "checkpoints/commit.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -22,6 +23,16 @@ static void write_view(const struct commit_job *job)
     }
 }
 
+/* What no reader would take, say pieces that do not tile their tensors, is not committed. */
+static kr_status try_to_read(const char *text, const char *path)
+{
+    struct manifest m;
+
+    TRY(manifest_parse(&m, text, strlen(text), path));
+    manifest_free(&m);
+    return KR_OK;
+}
+
 static kr_status write_manifest(const struct commit_job *job)
 {
     char path[FS_PATH], temp[FS_PATH], *text = NULL;
@@ -31,6 +42,7 @@ static kr_status write_manifest(const struct commit_job *job)
     TRY(fs_path(path, "%s/manifest.json", job->attempt));
     TRY(fs_path(temp, "%s/manifest.json.tmp", job->attempt));
     TRY(manifest_print(&job->manifest, &text));
+    TRY_OR(st, try_to_read(text, path), done);
     TRY_OR(st, fs_open(&fd, temp, O_WRONLY | O_CREAT | O_TRUNC), done);
     st = fs_pwrite(fd, temp, text, strlen(text), 0);
     if (st == KR_OK) st = fs_fsync(fd, temp);
@@ -41,18 +53,22 @@ done:
     return st;
 }
 
-/* Put the attempt under its final name, whatever stands there. */
+/* Put the attempt under its final name, whatever stands there.  At every moment one of the
+ * two has a name that readers look at. */
 static kr_status put_in_place(const struct commit_job *job)
 {
-    char aside[FS_PATH];
+    char beside[FS_PATH], parent[FS_PATH];
     bool swapped;
 
     if (!fs_exists(job->final)) return fs_rename(job->attempt, job->final);
     TRY(fs_exchange(job->attempt, job->final, &swapped));
     if (swapped) return KR_OK; /* the old one is an attempt now, to be removed */
-    TRY(fs_path(aside, "%s-old", job->attempt));
-    TRY(fs_rename(job->final, aside));
-    return fs_rename(job->attempt, job->final);
+    TRY(fs_path(beside, "%s-g%" PRId64, job->final, job->manifest.generation));
+    TRY(fs_path(parent, "%s/checkpoints", job->run));
+    TRY(fs_rename(job->attempt, beside));
+    TRY(fs_fsync_dir(parent));
+    TRY(catalog_remove(job->final));
+    return fs_rename(beside, job->final);
 }
 
 static void write_hint(const struct commit_job *job)
@@ -76,6 +92,6 @@ kr_status commit(struct commit_job *job)
     TRY(put_in_place(job));
     TRY(fs_fsync_dir(parent));
     write_hint(job);
-    if (fs_exists(job->attempt)) (void)catalog_remove(job->attempt);
+    if (fs_exists(job->attempt)) (void)fs_remove_tree(job->attempt);
     return KR_OK;
 }

@@ -27,7 +27,8 @@ struct commit_job {
  *   write the hint RUN/checkpoints/latest   may be lost, nobody needs it
  *
  * A checkpoint of the same step that exists is swapped with the new one in one step and
- * then removed, or, where the file system cannot swap, moved aside first.
+ * then removed; where the file system cannot swap, the new one stands beside it as
+ * step-...-gGENERATION until the old one is gone.
  */
 kr_status commit(struct commit_job *job);
 

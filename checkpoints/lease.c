@@ -102,7 +102,7 @@ static void copy_text(char *out, size_t size, const cJSON *j, const char *key)
     snprintf(out, size, "%s", s ? s : "");
 }
 
-/* An empty, torn or foreign file reads as nobody. */
+/* An empty, torn or foreign file reads as nobody; one given back has its generation. */
 static bool read_lease(int fd, struct holder *out)
 {
     char text[LEASE_MAX + 1];
@@ -143,8 +143,9 @@ static bool is_alive(int fd, const struct holder *me, const struct holder *h)
     LOG_NOTE("lease of process %" PRId64 " on %s: watching whether it is renewed", h->pid,
              h->host);
     clock_sleep(RENEWALS_WATCHED * renew_seconds);
-    return read_lease(fd, &later) &&
-           (later.renewals != h->renewals || later.generation != h->generation);
+    if (!read_lease(fd, &later) && later.generation == h->generation)
+        return false; /* given back */
+    return later.renewals != h->renewals || later.generation != h->generation;
 }
 
 static kr_status take(struct lease *l, int64_t newest)
@@ -166,6 +167,29 @@ static kr_status take(struct lease *l, int64_t newest)
     return fs_fsync(l->fd, l->path);
 }
 
+static bool is_mine(const struct lease *l, const struct holder *h)
+{
+    return h->generation == l->me.generation && h->pid == l->me.pid &&
+           h->started == l->me.started && strcmp(h->host, l->me.host) == 0;
+}
+
+/* Not over the lease of whoever replaced us while we stood still: that would put the
+ * zombie back in its place.  Over an older one's stray renewal, yes.  A failed write is
+ * tried again at the next renewal. */
+static void renew_once(struct lease *l)
+{
+    struct holder h;
+
+    if (read_lease(l->fd, &h) && !is_mine(l, &h) && h.generation >= l->me.generation) {
+        l->lost = true;
+        LOG_WARNING("%s: taken over by process %" PRId64 " on %s; nothing more is saved",
+                    l->path, h.pid, h.host);
+        return;
+    }
+    l->me.renewals++;
+    (void)write_lease(l->fd, l->path, &l->me);
+}
+
 /* Raise the counter every two seconds until told to stop. */
 static void *renew(void *arg)
 {
@@ -174,12 +198,11 @@ static void *renew(void *arg)
 
     pthread_mutex_lock(&l->lock);
     while (!l->stop) {
-        clock_gettime(CLOCK_REALTIME, &until);
+        clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec += (time_t)renew_seconds;
-        pthread_cond_timedwait(&l->changed, &l->lock, &until);
-        if (l->stop || l->lost) continue;
-        l->me.renewals++;
-        if (write_lease(l->fd, l->path, &l->me) != KR_OK) l->lost = true;
+        if (pthread_cond_timedwait(&l->changed, &l->lock, &until) == ETIMEDOUT &&
+            !l->lost)
+            renew_once(l);
     }
     pthread_mutex_unlock(&l->lock);
     return NULL;
@@ -187,11 +210,15 @@ static void *renew(void *arg)
 
 static kr_status start(struct lease *l)
 {
+    pthread_condattr_t monotonic;
     sigset_t all, old;
     int error;
 
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&l->lock, NULL);
-    pthread_cond_init(&l->changed, NULL);
+    pthread_cond_init(&l->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     error = pthread_create(&l->thread, NULL, renew, l);
@@ -224,14 +251,13 @@ done:
 /* The file is opened anew: somebody may have replaced it under our descriptor. */
 kr_status lease_check(struct lease *l)
 {
-    struct holder h;
+    struct holder h = { 0 };
     bool ours;
     int fd;
 
     TRY(fs_open(&fd, l->path, O_RDONLY));
     pthread_mutex_lock(&l->lock); /* not while the thread writes */
-    ours = read_lease(fd, &h) && h.generation == l->me.generation && h.pid == l->me.pid &&
-           strcmp(h.host, l->me.host) == 0;
+    ours = !l->lost && read_lease(fd, &h) && is_mine(l, &h);
     pthread_mutex_unlock(&l->lock);
     close(fd);
     return ours ? KR_OK : busy(l->path, &h);
@@ -247,7 +273,10 @@ void lease_give_back(struct lease *l)
     pthread_cond_broadcast(&l->changed);
     pthread_mutex_unlock(&l->lock);
     pthread_join(l->thread, NULL);
-    if (lease_check(l) == KR_OK) (void)ftruncate(l->fd, 0);
+    if (!l->lost && lease_check(l) == KR_OK) {
+        l->me.host[0] = '\0';
+        (void)write_lease(l->fd, l->path, &l->me);
+    }
     close(l->fd);
     pthread_cond_destroy(&l->changed);
     pthread_mutex_destroy(&l->lock);

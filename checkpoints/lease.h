@@ -12,7 +12,11 @@
  * wall time.
  *
  * The generation is the fencing token: before a commit lease_check reads the file again,
- * and a holder that was replaced meanwhile must not commit.
+ * and a holder that was replaced meanwhile must not commit.  A holder that finds another
+ * of its own or a later generation in the file stops renewing for good.
+ *
+ * A lease given back leaves the file with the generation and no host, so that generations
+ * only grow.
  */
 #ifndef CKPT_LEASE_H
 #define CKPT_LEASE_H
@@ -31,7 +35,7 @@ kr_status lease_check(struct lease *l);
 
 int64_t lease_generation(const struct lease *l);
 
-/* Stop renewing; remove the file if it is still ours.  NULL is fine. */
+/* Stop renewing; name nobody in the file if it is still ours.  NULL is fine. */
 void lease_give_back(struct lease *l);
 
 #endif

@@ -158,15 +158,15 @@ static const char *string(const cJSON *in, const char *key)
     return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(in, key));
 }
 
-/* Exactly 16 hexadecimal digits. */
+/* Exactly 16 hexadecimal digits, lower case as printed: a flipped case bit is an error. */
 static bool hex64(const char *text, uint64_t *out)
 {
     uint64_t v = 0;
 
     for (int i = 0; i < 16; i++) {
-        int c = tolower((unsigned char)text[i]);
+        int c = (unsigned char)text[i];
 
-        if (!isxdigit(c)) return false;
+        if (!isxdigit(c) || isupper(c)) return false;
         v = v << 4 | (uint64_t)(c <= '9' ? c - '0' : c - 'a' + 10);
     }
     *out = v;
@@ -446,12 +446,18 @@ kr_status manifest_parse(struct manifest *out, const char *text, size_t bytes,
 {
     struct manifest m = { 0 };
     struct reader r = { source, &m };
+    const char *end = NULL;
     cJSON *root;
     kr_status st;
 
     TRY(check_seal(&r, text, bytes));
-    root = cJSON_ParseWithLength(text, bytes);
+    root = cJSON_ParseWithLengthOpts(text, bytes, &end, false);
     if (!root) return bad(&r, "is no JSON");
+    /* the object must be all there is, or what the seal covers is not what was parsed */
+    if (end != text + bytes - 1) {
+        st = bad(&r, "has text behind its object");
+        goto done;
+    }
     TRY_OR(st, read_head(&r, root), done);
     TRY_OR(st, read_lists(&r, root), done);
     TRY_OR(st, names_differ(&r), done);

@@ -1,6 +1,7 @@
 /* shard_file.c - create shards, create the view. */
 #include "checkpoints/shard_file.h"
 
+#include <fcntl.h>
 #include <hdf5.h>
 #include <inttypes.h>
 #include <math.h>
@@ -21,12 +22,29 @@ static hid_t element_type(enum kern_dtype t)
                            : H5T_STD_U16LE;
 }
 
-/* Newest format: metadata with checksums.  Data aligned for plain writes. */
+/* The library's clean-up at exit crashes once a file could not be closed (disk full), so
+ * it is left out: every file here is closed by hand.  Must come before any other call. */
+static void set_up_library(void)
+{
+    (void)H5dont_atexit();
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+}
+
+/* The library creates files with the umask's rights; one that exists keeps its own. */
+static kr_status create_private(const char *path)
+{
+    int fd;
+
+    TRY(fs_open(&fd, path, O_WRONLY | O_CREAT));
+    return fs_close(fd, path);
+}
+
+/* Format of HDF5 1.10: metadata with checksums.  Data aligned for plain writes. */
 static hid_t open_new(const char *path)
 {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), file;
 
-    H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST);
+    H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
     H5Pset_alignment(access, ALIGN, ALIGN);
     H5Pset_meta_block_size(access, META_BLOCK);
     file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
@@ -104,8 +122,9 @@ kr_status shard_file_create(const char *path, const struct ckpt_tensor *tensors,
 {
     bool ok;
 
+    TRY(create_private(path));
     pthread_mutex_lock(&hdf5);
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    set_up_library();
     ok = create_shard(path, tensors, ranges, count);
     pthread_mutex_unlock(&hdf5);
     return ok ? KR_OK : KR_FAIL(KR_ERR_IO, "%s: cannot create as HDF5", path);
@@ -205,8 +224,9 @@ kr_status shard_file_view(const char *path, const struct manifest *m)
 {
     bool ok;
 
+    TRY(create_private(path));
     pthread_mutex_lock(&hdf5);
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    set_up_library();
     ok = write_view(path, m);
     pthread_mutex_unlock(&hdf5);
     return ok ? KR_OK : KR_FAIL(KR_ERR_IO, "%s: cannot create as HDF5", path);

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -51,7 +50,6 @@ kr_status shard_write(struct shard_job *job)
 
     TRY(shard_file_create(job->path, job->tensors, job->ranges, job->count));
     TRY(fs_open(&fd, job->path, O_RDWR));
-    (void)fchmod(fd, 0600); /* the library made it with the umask's rights */
     st = write_ranges(job, fd);
     closed = fs_close(fd, job->path);
     return st == KR_OK ? closed : st;

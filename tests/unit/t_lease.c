@@ -1,0 +1,222 @@
+/* t_lease.c - one writer at a time, whoever died and whatever the clocks say. */
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "checkpoints/lease.h"
+#include "tests/unit/rig_run.h"
+
+/* A wall clock that was set an hour ahead; the monotonic one is as it is. */
+int clock_gettime(clockid_t clock, struct timespec *out)
+{
+    int got = (int)syscall(SYS_clock_gettime, clock, out);
+
+    if (clock == CLOCK_REALTIME && getenv("T_CKPT_HOUR_AHEAD")) out->tv_sec += 3600;
+    return got;
+}
+
+/* ---- the lease ------------------------------------------------------------------------ */
+
+static char said[4096];
+
+static void listen_in(enum log_level level, const char *text, void *arg)
+{
+    (void)level, (void)arg;
+    snprintf(said + strlen(said), sizeof said - strlen(said), "%s\n", text);
+}
+
+/* Wait until the other process holds the lease. */
+static bool holds(const char *run, pid_t pid)
+{
+    char path[FS_PATH], want[32], *text;
+    size_t bytes;
+
+    rig_must(fs_path(path, "%s/lease.json", run));
+    snprintf(want, sizeof want, "\"pid\": %d,", (int)pid);
+    for (int i = 0; i < 500; i++, clock_sleep(0.01)) {
+        bool there;
+
+        if (!fs_exists(path) || fs_read_all(path, &text, &bytes, 4096) != KR_OK) continue;
+        there = strstr(text, want) != NULL;
+        mem_free(text);
+        if (there) return true;
+    }
+    return false;
+}
+
+static void the_second_is_told_who_holds_it_and_takes_over_from_the_dead(void)
+{
+    char run[FS_PATH], pid_text[32];
+    struct rig r;
+    struct ckpt *k = NULL;
+    double begin;
+    pid_t pid;
+
+    new_run(run);
+    rig_must(fs_mkdirs(run));
+    pid = start("hold", run, "", "", NULL);
+    CHECK(holds(run, pid));
+    open_rig(&r);
+    said[0] = '\0';
+    log_capture(listen_in, NULL);
+    log_mute(false);
+    CHECK_I64(open_run(&k, &r, run, 2, false), ==, KR_ERR_BUSY);
+    log_mute(true);
+    log_capture(NULL, NULL);
+    snprintf(pid_text, sizeof pid_text, "process %d on ", (int)pid);
+    CHECK(strstr(said, pid_text) != NULL);
+    kill(pid, SIGKILL);
+    CHECK_I64(ended(pid), ==, 1000 + SIGKILL);
+    begin = clock_now();
+    CHECK_I64(open_run(&k, &r, run, 2, false), ==, KR_OK);
+    CHECK(clock_now() - begin < 1);
+    CHECK_I64(ckpt_generation(k), ==, 2);
+    ckpt_close(k);
+    close_rig(&r);
+}
+
+/* Also when nothing was saved and the lease was given back in order. */
+static void generations_only_grow(void)
+{
+    char run[FS_PATH];
+    struct lease *l;
+
+    new_run(run);
+    rig_must(fs_mkdirs(run));
+    for (int64_t want = 6; want < 10; want++) {
+        CHECK_I64(lease_take(&l, run, 5), ==, KR_OK);
+        CHECK_I64(lease_generation(l), ==, want);
+        lease_give_back(l);
+    }
+}
+
+static void put_lease(const char *run, int64_t generation, int64_t renewals)
+{
+    char path[FS_PATH], text[256];
+    int fd = -1, n;
+
+    n = snprintf(text, sizeof text,
+                 "{\"host\": \"elsewhere\", \"pid\": 5, \"started\": 7, \"job\": \"99\", "
+                 "\"generation\": %" PRId64 ", \"renewals\": %" PRId64 "}\n",
+                 generation, renewals);
+    rig_must(fs_path(path, "%s/lease.json", run));
+    fd = open(path, O_RDWR | O_CREAT, 0600);
+    if (fd < 0 || pwrite(fd, text, (size_t)n, 0) != n || ftruncate(fd, n) != 0)
+        rig_must(KR_ERR_IO);
+    close(fd);
+}
+
+/* A job elsewhere took over while we were away: we do not commit, and our renewals do not
+ * write over its lease. */
+static void a_zombie_does_not_commit(void)
+{
+    char run[FS_PATH], path[FS_PATH], *text;
+    size_t bytes;
+    struct rig r;
+    struct ckpt *k;
+
+    new_run(run);
+    open_rig(&r);
+    CHECK_I64(open_run(&k, &r, run, 2, false), ==, KR_OK);
+    CHECK(save_one(k, &r, 10));
+    put_lease(run, 50, 0);
+    CHECK(!save_one(k, &r, 20));
+    clock_sleep(2.5); /* a renewal has come and gone */
+    CHECK(!save_one(k, &r, 30));
+    rig_must(fs_path(path, "%s/lease.json", run));
+    rig_must(fs_read_all(path, &text, &bytes, 4096));
+    CHECK(strstr(text, "elsewhere") != NULL);
+    mem_free(text);
+    ckpt_close(k);
+    close_rig(&r);
+    CHECK_I64(newest(run, true), ==, 10);
+    rig_must(fs_read_all(path, &text, &bytes, 4096));
+    CHECK(strstr(text, "elsewhere") != NULL);
+    mem_free(text);
+}
+
+/* Another host's lease: only its counter tells whether it lives. */
+static void a_lease_of_another_host_is_watched(void)
+{
+    char dead[FS_PATH], live[FS_PATH];
+    struct lease *l = NULL;
+    double begin = clock_now();
+    pid_t pid, alive;
+
+    new_run(dead);
+    new_run(live);
+    rig_must(fs_mkdirs(dead));
+    rig_must(fs_mkdirs(live));
+    put_lease(dead, 4, 17);
+    put_lease(live, 4, 17);
+    pid = start("take", dead, "", "", NULL); /* both at once: each takes 6 s */
+    if ((alive = fork()) == 0) {
+        for (int i = 0; i < 10; i++, clock_sleep(1))
+            put_lease(live, 4, 18 + i);
+        _exit(0);
+    }
+    CHECK_I64(lease_take(&l, live, 0), ==, KR_ERR_BUSY);
+    CHECK_I64(ended(pid), ==, 5); /* the generation it got */
+    CHECK(clock_now() - begin >= 3 * 2);
+    kill(alive, SIGKILL);
+    (void)ended(alive);
+}
+
+/* The counter goes on although the wall clock jumped. */
+static void wall_time_does_not_matter(void)
+{
+    char run[FS_PATH], path[FS_PATH], *text;
+    struct lease *l;
+    size_t bytes;
+
+    new_run(run);
+    rig_must(fs_mkdirs(run));
+    setenv("T_CKPT_HOUR_AHEAD", "1", 1);
+    CHECK_I64(lease_take(&l, run, 0), ==, KR_OK);
+    clock_sleep(2.5);
+    rig_must(fs_path(path, "%s/lease.json", run));
+    rig_must(fs_read_all(path, &text, &bytes, 4096));
+    CHECK(strstr(text, "\"renewals\": 1}") != NULL);
+    mem_free(text);
+    unsetenv("T_CKPT_HOUR_AHEAD");
+    lease_give_back(l);
+}
+
+/* ---- main ----------------------------------------------------------------------------- */
+
+static int hold(const char *run)
+{
+    struct lease *l;
+
+    if (lease_take(&l, run, 0) != KR_OK) return REFUSED;
+    for (;;)
+        pause();
+}
+
+static int take(const char *run)
+{
+    struct lease *l;
+    int generation;
+
+    if (lease_take(&l, run, 0) != KR_OK) return REFUSED;
+    generation = (int)lease_generation(l);
+    lease_give_back(l);
+    return generation;
+}
+
+int main(int argc, char **argv)
+{
+    log_mute(getenv("T_CKPT_LOUD") == NULL);
+    if (argc == 5) return strcmp(argv[1], "hold") == 0 ? hold(argv[2]) : take(argv[2]);
+    rig_folder(root, "t_lease");
+    RUN(the_second_is_told_who_holds_it_and_takes_over_from_the_dead);
+    RUN(generations_only_grow);
+    RUN(a_zombie_does_not_commit);
+    RUN(a_lease_of_another_host_is_watched);
+    RUN(wall_time_does_not_matter);
+    rig_must(fs_remove_tree(root));
+    return check_done();
+}
