@@ -116,10 +116,11 @@ $(B)/tests/%: $(O)/tests/%.o $(libs)
 # fuzz targets: clang, everything they reach built with coverage and sanitizers
 FUZZ_CC  ?= $(firstword $(shell command -v clang clang-14))
 FUZZ_SRC := $(base.src) checkpoints/manifest.c trainer/data/tokens.c
+$(B)/tests/fuzz/fuzz_settings: fuzz.more := trainer/run/settings.c trainer/model/family.c
 $(fuzz): $(B)/tests/fuzz/%: tests/fuzz/%.c $(FUZZ_SRC)
 	@mkdir -p $(@D)
 	$(call q,FUZZ)$(FUZZ_CC) -I. -D_GNU_SOURCE -std=c17 -g -O1 \
-	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $^ $(FRONT_LIBS)
+	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $^ $(fuzz.more) $(FRONT_LIBS)
 
 # tests link against everything; those without a source of their own are shell scripts
 tests-quick := $(unit) $(mpi) $(cli)

@@ -77,6 +77,16 @@ static kr_status store_i64(const struct cfg_field *f, void *dst, const char *tex
     return KR_OK;
 }
 
+/* INI takes a ';' after a space, also after that of "key = ", for a comment. */
+static bool survives_ini(const char *text)
+{
+    char before = ' ';
+
+    for (; *text; before = *text++)
+        if (iscntrl((unsigned char)*text) || (*text == ';' && before == ' ')) return false;
+    return true;
+}
+
 static kr_status store(const struct cfg_field *f, void *cfg, const char *text,
                        const char *source)
 {
@@ -95,8 +105,8 @@ static kr_status store(const struct cfg_field *f, void *cfg, const char *text,
         return KR_OK;
     case CFG_STR:
         if (strlen(text) >= f->size) return bad(f, text, source, "a shorter text");
-        if (strstr(text, " ;") || strpbrk(text, "\r\n")) /* INI would cut it there */
-            return bad(f, text, source, "a text without ' ;' and line ends");
+        if (!survives_ini(text))
+            return bad(f, text, source, "a text without ' ;' and control characters");
         memcpy(dst, text, strlen(text) + 1);
         return KR_OK;
     case CFG_BOOL:
