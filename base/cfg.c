@@ -77,13 +77,14 @@ static kr_status store_i64(const struct cfg_field *f, void *dst, const char *tex
     return KR_OK;
 }
 
-/* INI takes a ';' after a space, also after that of "key = ", for a comment. */
+/* INI takes a ';' after a space, also the one of "key = ", for the start of a comment. */
 static bool survives_ini(const char *text)
 {
     char before = ' ';
 
     for (; *text; before = *text++)
-        if (iscntrl((unsigned char)*text) || (*text == ';' && before == ' ')) return false;
+        if (strchr("\r\n", *text) || (*text == ';' && isspace((unsigned char)before)))
+            return false;
     return true;
 }
 
@@ -106,7 +107,7 @@ static kr_status store(const struct cfg_field *f, void *cfg, const char *text,
     case CFG_STR:
         if (strlen(text) >= f->size) return bad(f, text, source, "a shorter text");
         if (!survives_ini(text))
-            return bad(f, text, source, "a text without ' ;' and control characters");
+            return bad(f, text, source, "a text without ' ;' and line ends");
         memcpy(dst, text, strlen(text) + 1);
         return KR_OK;
     case CFG_BOOL:
