@@ -232,6 +232,12 @@ static int on_pair(void *user, const char *section, const char *key, const char 
     return 1;
 }
 
+/* A first pass looks for lines that are no INI, so that what is said is their number. */
+static int skip_pair(void *user, const char *section, const char *key, const char *value)
+{
+    return (void)user, (void)section, (void)key, (void)value, 1;
+}
+
 /* inih cuts lines at its buffer and joins indented lines to the one above; both would
  * change values silently, so neither may occur. */
 static kr_status plain_lines(const char *text, const char *source)
@@ -279,13 +285,13 @@ kr_status cfg_read_text(const struct cfg_field *table, void *cfg, const char *te
     int line;
 
     TRY(plain_lines(text, source));
+    if ((line = ini_parse_string(text, skip_pair, NULL)) != 0)
+        return KR_FAIL(KR_ERR_ARG, "%s:%d: want [section] or key = value", source, line);
     TRY_OR(st, mem_alloc(&r.cfg, bytes, 1, "settings"), done);
     TRY_OR(st, mem_alloc(&r.seen, table_len(table), sizeof(bool), "settings"), done);
     memcpy(r.cfg, cfg, bytes);
-    line = ini_parse_string(text, on_pair, &r);
+    (void)ini_parse_string(text, on_pair, &r);
     st = r.status;
-    if (st == KR_OK && line != 0)
-        st = KR_FAIL(KR_ERR_ARG, "%s:%d: want [section] or key = value", source, line);
     if (st == KR_OK) memcpy(cfg, r.cfg, bytes);
 done:
     mem_free(r.cfg);
