@@ -476,3 +476,16 @@ void fs_unmap(struct fs_map *m)
     if (m->at) munmap((void *)(uintptr_t)m->at, (size_t)m->bytes);
     *m = (struct fs_map){ 0 };
 }
+
+void fs_standard_open(void)
+{
+    for (int fd = 0; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)open("/dev/null", O_RDWR); /* takes the lowest */
+}
+
+kr_status fs_standard_flush(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout)) return KR_OK;
+    return KR_FAIL(KR_ERR_IO, "standard output: not all could be written");
+}

@@ -63,6 +63,12 @@ kr_status fs_read_all(const char *path, char **text, size_t *bytes, size_t max_b
  * temporary name beside it, write, fsync, rename, fsync of the folder. */
 kr_status fs_replace(const char *path, const void *from, size_t bytes);
 
+/* Standard input, output and error that were closed become /dev/null, so that no file is
+ * opened in their place and written to by whoever prints.  Once, at the start. */
+void fs_standard_open(void);
+/* Write out what was printed.  KR_ERR_IO: not all of it could be. */
+kr_status fs_standard_flush(void);
+
 /* Names in a folder, sorted, without . and ..; caller frees with fs_free_names. */
 kr_status fs_list(const char *path, char ***names, size_t *count);
 void fs_free_names(char **names, size_t count);

@@ -46,6 +46,20 @@ void log_mute(bool mute)
     pthread_mutex_unlock(&logger.lock);
 }
 
+void log_mute_others(void)
+{
+    static const char *const names[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK",
+                                         "PMI_RANK" };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *rank = getenv(names[i]);
+
+        if (!rank) continue;
+        log_mute(atoi(rank) > 0);
+        return;
+    }
+}
+
 void log_capture(void (*sink)(enum log_level, const char *text, void *arg), void *arg)
 {
     pthread_mutex_lock(&logger.lock);

@@ -24,6 +24,10 @@ void log_setup(const char *program, int rank);
  * and rank 0 reports on. */
 void log_mute(bool mute);
 
+/* The same for all but the first of the processes that one launcher started; its
+ * environment tells which this is, before MPI does. */
+void log_mute_others(void);
+
 void log_line(enum log_level level, const char *file, int line, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void log_vline(enum log_level level, const char *file, int line, const char *fmt,

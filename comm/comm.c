@@ -57,7 +57,7 @@ kr_status comm_open(struct comm **out, const struct comm_config *config)
     kr_status st;
 
     if (!ops)
-        return KR_FAIL(KR_ERR_ARG, "comm backend \"%s\": want auto, self or mpi",
+        return KR_FAIL(KR_ERR_ARG, "dist.comm = %s: want auto, self or mpi",
                        config->backend);
     if (!(config->limit > 0))
         return KR_FAIL(KR_ERR_ARG, "comm limit = %g s: want more than 0", config->limit);

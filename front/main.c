@@ -118,8 +118,8 @@ static int run_worker(int argc, char **argv)
      * that makes small steps 30 times slower (docs/speed.md), so they give up sooner. */
     setenv("GOMP_SPINCOUNT", "4000", 0);
     execv(worker, argv);
-    (void)KR_FAIL(KR_ERR_IO, "%s: cannot start it: %s; `make` builds it", worker,
-                  strerror(errno));
+    (void)KR_FAIL(KR_ERR_IO, "run.device = %s: cannot start %s: %s; `make` builds it",
+                  device, worker, strerror(errno));
     return EXIT_USAGE;
 }
 
@@ -164,11 +164,10 @@ static const char *nearest(const char *typed)
     return best;
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "", *near;
 
-    log_setup("kilorank", -1);
     if (strcmp(name, "--version") == 0) {
         puts("kilorank " KILORANK_VERSION);
         return EXIT_DONE;
@@ -188,4 +187,15 @@ int main(int argc, char **argv)
                   near ? "; did you mean " : "", near ? near : "",
                   near ? "?" : " (see kilorank --help)");
     return EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    int code;
+
+    fs_standard_open();
+    log_setup("kilorank", -1);
+    log_mute_others();
+    code = run(argc, argv);
+    return fs_standard_flush() == KR_OK || code != EXIT_DONE ? code : EXIT_IO;
 }

@@ -20,6 +20,13 @@ static const struct kern_backend *find(const char *name)
     return NULL;
 }
 
+kr_status kern_device_check(const char *name)
+{
+    if (find(name)) return KR_OK;
+    return KR_FAIL(KR_ERR_ARG, "run.device = %s: this program has cpu, guard and cpu64",
+                   name);
+}
+
 kr_status kern_device_open(struct kern_device **out, const char *name, int local_rank,
                            int threads)
 {
@@ -27,9 +34,7 @@ kr_status kern_device_open(struct kern_device **out, const char *name, int local
     struct kern_device *d = NULL;
     kr_status st = KR_OK;
 
-    if (!back)
-        return KR_FAIL(KR_ERR_ARG,
-                       "run.device = %s: this program has cpu, guard and cpu64", name);
+    if (!back) return kern_device_check(name);
     TRY(mem_alloc(&d, 1, sizeof *d, "device"));
     d->back = back;
     if (back->open) st = back->open(&d->state, local_rank, threads);

@@ -47,6 +47,9 @@ struct kern_ops;    /* kernels.h */
 
 enum kern_queue_kind { KERN_QUEUE_COMPUTE, KERN_QUEUE_BACKGROUND };
 
+/* [local] Is there such a kind of device in this program?  KR_ERR_ARG with one line. */
+kr_status kern_device_check(const char *name);
+
 /* [local] Open a device.  local_rank chooses among several of a kind; threads (>= 1) is
  * how many CPU threads kernels may use.  KR_ERR_ARG: no such kind in this program;
  * KR_ERR_DEVICE: there is none, or it is too old (the line says which). */

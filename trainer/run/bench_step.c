@@ -146,7 +146,7 @@ kr_status bench_step(struct comm *c, const struct bench_args *a)
 
     gpt2_settings(&set, a);
     set.micro_batch = set.batch / comm_size(c) > 0 ? set.batch / comm_size(c) : 1;
-    TRY(comm_agree(c, settings_check(&set, comm_size(c))));
+    TRY(settings_check_together(&set, c));
     TRY(write_tokens(path));
     snprintf(set.train, sizeof set.train, "%.170s", path);
     set.held_out = 0;

@@ -1,15 +1,18 @@
 /* commands.c - `train`, and what the commands share. */
 #include "trainer/run/commands.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/fs.h"
 #include "base/log.h"
 #include "scheduler/exitcode.h"
 #include "trainer/run/loop.h"
+#include "trainer/run/stop.h"
 
 const char *const about_program = "kilorank " KILORANK_VERSION;
 
@@ -67,6 +70,16 @@ struct train_args {
     bool help;
 };
 
+/* A run directory may be missing, but nothing else may stand in its place. */
+static kr_status check_run(const char *path)
+{
+    struct stat s;
+    int error = stat(path, &s) == 0 ? (S_ISDIR(s.st_mode) ? 0 : ENOTDIR) : errno;
+
+    if (error != ENOTDIR) return KR_OK;
+    return KR_FAIL(KR_ERR_ARG, "train: --run %s: %s", path, strerror(error));
+}
+
 static kr_status parse_train(int argc, char **argv, struct train_args *a,
                              struct settings *set)
 {
@@ -91,7 +104,8 @@ static kr_status parse_train(int argc, char **argv, struct train_args *a,
         if (c == -1) a->config = argv[optind++];
     }
     if (a->help) return KR_OK;
-    if (!a->run) return KR_FAIL(KR_ERR_ARG, "train: --run DIR is missing");
+    if (!a->run || !a->run[0]) return KR_FAIL(KR_ERR_ARG, "train: --run DIR is missing");
+    TRY(check_run(a->run));
     TRY(cfg_defaults(settings_table, set));
     TRY(fs_path(path, "%s/config.ini", a->run));
     if (a->config)
@@ -107,12 +121,6 @@ static kr_status parse_train(int argc, char **argv, struct train_args *a,
     return KR_OK;
 }
 
-/* What must hold for this many ranks, told once. */
-static kr_status check_together(struct comm *c, const struct settings *set)
-{
-    return comm_agree(c, comm_rank(c) == 0 ? settings_check(set, comm_size(c)) : KR_OK);
-}
-
 int train_command(int argc, char **argv)
 {
     struct train_args args = { 0 };
@@ -126,9 +134,10 @@ int train_command(int argc, char **argv)
         train_help(stdout);
         return EXIT_DONE;
     }
+    stop_setup(); /* MPI may take long to start, and a request may come meanwhile */
     st = start_comm(&c, &set);
     if (st != KR_OK) return exit_code_of(st);
-    st = check_together(c, &set);
+    st = settings_check_together(&set, c);
     if (st != KR_OK) return end_comm(c, st, true, exit_code_of(st));
     st = loop_train(c, &set, args.run, about_program, &stopped);
     return end_comm(c, st, st == KR_ERR_ARG || st == KR_ERR_BUSY || st == KR_ERR_NO_CKPT,

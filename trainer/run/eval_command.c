@@ -36,15 +36,8 @@ static void help(FILE *out)
 
 static kr_status open_data(struct loaded *l, const struct eval_args *a)
 {
-    struct trainer *t = &l->trainer;
-
-    if (!a->data[0]) return trainer_open_data(t);
-    TRY(tokens_open(&t->valid, a->data, TOKENS_ALL, 0, l->set.vocab));
-    if (tokens_count(t->valid) > l->set.context) return KR_OK;
-    return KR_FAIL(KR_ERR_ARG,
-                   "%s: %" PRId64 " tokens are too few for one sequence of %" PRId64
-                   " and its last label",
-                   a->data, tokens_count(t->valid), l->set.context);
+    return a->data[0] ? trainer_open_valid(&l->trainer, a->data)
+                      : trainer_open_data(&l->trainer);
 }
 
 static kr_status evaluate(struct loaded *l, struct comm *c, const struct options *o,
@@ -54,10 +47,12 @@ static kr_status evaluate(struct loaded *l, struct comm *c, const struct options
     double loss;
 
     TRY(load_model(l, c, o->path, o->sets, o->set_count));
-    TRY(comm_agree(c, settings_check(&l->set, comm_size(c))));
-    TRY(comm_agree(c, open_data(l, a)));
+    TRY(open_data(l, a));
     if (!l->trainer.valid)
-        return KR_FAIL(KR_ERR_ARG, "eval: the run holds nothing out; give --data");
+        return comm_rank(c)
+                   ? KR_ERR_ARG
+                   : KR_FAIL(KR_ERR_ARG, "%s: the run holds nothing out; give --data",
+                             o->path);
     TRY(trainer_eval(&l->trainer, l->trainer.valid, a->batches, &loss, &tokens));
     if (comm_rank(c) == 0)
         printf("{\"step\": %" PRId64
@@ -84,7 +79,7 @@ int eval_command(int argc, char **argv)
         (void)KR_FAIL(KR_ERR_ARG, "eval: DIR is missing");
         return EXIT_USAGE;
     }
-    (void)cfg_defaults(settings_table, &set);
+    if (load_check_sets(o.sets, o.set_count, &set) != KR_OK) return EXIT_USAGE;
     st = start_comm(&c, &set);
     if (st != KR_OK) return exit_code_of(st);
     st = evaluate(&l, c, &o, &a);

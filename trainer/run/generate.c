@@ -177,7 +177,7 @@ int generate_command(int argc, char **argv)
         (void)KR_FAIL(KR_ERR_ARG, "generate: DIR is missing");
         return EXIT_USAGE;
     }
-    (void)cfg_defaults(settings_table, &set);
+    if (load_check_sets(o.sets, o.set_count, &set) != KR_OK) return EXIT_USAGE;
     strcpy(set.backend, "self"); /* one sequence needs one rank */
     st = start_comm(&c, &set);
     if (st != KR_OK) return exit_code_of(st);

@@ -1,8 +1,22 @@
 /* load.c - settings from the checkpoint, weights into a trainer that does not train. */
 #include "trainer/run/load.h"
 
+#include <string.h>
+
 #include "base/mem.h"
 #include "trainer/run/resume.h"
+
+kr_status load_check_sets(char *const *sets, int set_count, struct settings *set)
+{
+    TRY(cfg_defaults(settings_table, set));
+    for (int i = 0; i < set_count; i++) {
+        TRY(cfg_set(settings_table, set, sets[i], "--set"));
+        if (strncmp(sets[i] + strspn(sets[i], " "), "model.", 6) == 0)
+            return KR_FAIL(KR_ERR_ARG, "--set %s: the checkpoint says what model it is",
+                           sets[i]);
+    }
+    return KR_OK;
+}
 
 static kr_status load_weights(struct loaded *l, struct comm *c, struct ckpt *k)
 {
@@ -10,6 +24,7 @@ static kr_status load_weights(struct loaded *l, struct comm *c, struct ckpt *k)
     kr_status st;
 
     l->set.shard = 1;
+    TRY(settings_check_together(&l->set, c));
     TRY(comm_agree(c, trainer_open(&l->trainer, &l->set, c, false)));
     TRY_OR(st, comm_agree(c, state_open(&s, &l->trainer)), done);
     TRY_OR(st, ckpt_read(k, l->trainer.q, &s.view), done);
@@ -28,7 +43,7 @@ kr_status load_model(struct loaded *out, struct comm *c, const char *path,
     kr_status st;
 
     TRY(ckpt_open(&k, c, &config));
-    TRY_OR(st, resume_settings(k, &info, &out->set), done);
+    TRY_OR(st, resume_settings(k, c, path, &info, &out->set), done);
     out->step = info.step;
     for (int i = 0; i < set_count; i++)
         TRY_OR(st, cfg_set(settings_table, &out->set, sets[i], "--set"), done);

@@ -10,9 +10,12 @@ struct loaded {
     int64_t step;
 };
 
+/* Before MPI starts: can load_model take these?  *set: the defaults with them on top. */
+kr_status load_check_sets(char *const *sets, int set_count, struct settings *set);
+
 /* [collective] Weights of the newest valid checkpoint of run directory `path`, or of the
- * checkpoint `path` itself.  sets: "section.key=value" on top of its settings; only
- * run.* and data.* make sense. */
+ * checkpoint `path` itself.  sets: "section.key=value" on top of its settings, but not
+ * model.*. */
 kr_status load_model(struct loaded *out, struct comm *c, const char *path,
                      char *const *sets, int set_count);
 void load_close(struct loaded *l);

@@ -37,17 +37,6 @@ static bool is_first(const struct loop *l) { return comm_rank(l->comm) == 0; }
 
 /* ---- start ------------------------------------------------------------------------------ */
 
-/* Rank 0 looks first, so that what all would say is said once. */
-static kr_status open_data(struct loop *l)
-{
-    kr_status st = KR_OK;
-
-    if (is_first(l)) st = trainer_open_data(&l->trainer);
-    TRY(comm_agree(l->comm, st));
-    if (!is_first(l)) st = trainer_open_data(&l->trainer);
-    return comm_agree(l->comm, st);
-}
-
 static void introduce(const struct loop *l, const char *about)
 {
     const struct trainer *t = &l->trainer;
@@ -89,7 +78,7 @@ static kr_status open_loop(struct loop *l, const char *about)
     TRY(mem_alloc(&l->words, ranks, sizeof *l->words, "words"));
     TRY(mem_alloc(&l->phases, ranks, sizeof *l->phases, "phases"));
     TRY(comm_agree(l->comm, trainer_open(&l->trainer, s, l->comm, true)));
-    TRY(open_data(l));
+    TRY(trainer_open_data(&l->trainer));
     introduce(l, about);
     TRY(ckpt_open(&l->ckpt, l->comm, &config));
     return comm_agree(l->comm, state_open(&l->state, &l->trainer));
@@ -196,15 +185,14 @@ kr_status loop_train(struct comm *c, const struct settings *set, const char *run
     kr_status st;
 
     if (set->stop_after > 0 && set->stop_after < end) end = set->stop_after;
-    stop_setup();
     TRY_OR(st, open_loop(&l, about), done);
     TRY_OR(st, resume(l.ckpt, &l.trainer, &l.state, &start), done);
     TRY_OR(st, comm_agree(c, open_files(&l)), done);
     if (start > 0)
         report_event(l.report, "resume", start, "resumed at step %" PRId64, start);
     if (start >= end && is_first(&l))
-        LOG_NOTE("nothing to train: %" PRId64 " of %" PRId64 " steps are done", start,
-                 end);
+        LOG_NOTE("nothing to train: step %" PRId64 " is done, %s = %" PRId64, start,
+                 end < set->steps ? "train.stop_after" : "train.steps", end);
     TRY_OR(st, run_steps(&l, start, end, &wish), done);
     st = finish(&l, end, wish, start < end);
     *stopped = wish == STOP_REQUEUE;

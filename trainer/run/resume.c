@@ -59,12 +59,15 @@ kr_status resume(struct ckpt *k, struct trainer *t, const struct state *s, int64
     }
 }
 
-kr_status resume_settings(struct ckpt *k, struct ckpt_info *info, struct settings *out)
+kr_status resume_settings(struct ckpt *k, const struct comm *c, const char *path,
+                          struct ckpt_info *info, struct settings *out)
 {
     kr_status st;
 
     TRY(ckpt_next(k, info));
-    if (info->step < 0) return KR_FAIL(KR_ERR_ARG, "no checkpoint there");
+    if (info->step < 0)
+        return comm_rank(c) ? KR_ERR_ARG
+                            : KR_FAIL(KR_ERR_ARG, "%s: no checkpoint there", path);
     st = parse(info, out);
     if (st != KR_OK) mem_free(info->settings);
     return st;

@@ -14,7 +14,9 @@
  */
 kr_status resume(struct ckpt *k, struct trainer *t, const struct state *s, int64_t *step);
 
-/* [collective] Only find the settings of the newest valid checkpoint of k. */
-kr_status resume_settings(struct ckpt *k, struct ckpt_info *info, struct settings *out);
+/* [collective] Only find the settings of the newest valid checkpoint of k, which reads
+ * `path`.  KR_ERR_ARG: there is none. */
+kr_status resume_settings(struct ckpt *k, const struct comm *c, const char *path,
+                          struct ckpt_info *info, struct settings *out);
 
 #endif

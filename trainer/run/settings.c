@@ -2,6 +2,10 @@
 #include "trainer/run/settings.h"
 
 #include <inttypes.h>
+#include <string.h>
+
+#include "comm/comm.h"
+#include "kernels/device.h"
 
 #define S struct settings
 /* clang-format off */
@@ -85,6 +89,11 @@ void settings_shape(const struct settings *s, struct model_shape *out)
     };
 }
 
+const char *settings_device(const struct settings *s)
+{
+    return strcmp(s->device, "auto") == 0 ? "cpu" : s->device;
+}
+
 int64_t settings_leaves(const struct settings *s) { return s->batch / s->micro_batch; }
 
 kr_status settings_check(const struct settings *s, int32_t ranks)
@@ -107,5 +116,10 @@ kr_status settings_check(const struct settings *s, int32_t ranks)
     if (s->min_lr > s->lr)
         return KR_FAIL(KR_ERR_ARG, "optim.min_lr = %g is above optim.lr = %g", s->min_lr,
                        s->lr);
-    return KR_OK;
+    return kern_device_check(settings_device(s));
+}
+
+kr_status settings_check_together(const struct settings *s, struct comm *c)
+{
+    return comm_agree(c, comm_rank(c) == 0 ? settings_check(s, comm_size(c)) : KR_OK);
 }

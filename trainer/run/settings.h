@@ -10,6 +10,8 @@
 #include "base/cfg.h"
 #include "trainer/model/family.h"
 
+struct comm;
+
 enum { SETTINGS_TEXT = 180 /* an INI line of inih has room for it */ };
 
 enum schedule { SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_CONSTANT };
@@ -54,6 +56,12 @@ void settings_shape(const struct settings *s, struct model_shape *out);
 /* What no single row can check: sizes that must fit together, for `ranks` ranks.
  * KR_ERR_ARG with one line. */
 kr_status settings_check(const struct settings *s, int32_t ranks);
+
+/* [collective] The same for the ranks of c; the first one tells. */
+kr_status settings_check_together(const struct settings *s, struct comm *c);
+
+/* The device that run.device means, with "auto" decided. */
+const char *settings_device(const struct settings *s);
 
 /* Micro-batches in a step, over all ranks. */
 int64_t settings_leaves(const struct settings *s);

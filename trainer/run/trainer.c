@@ -4,14 +4,10 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/fs.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "trainer/run/exchange.h"
-
-static const char *device_name(const struct settings *set)
-{
-    return strcmp(set->device, "auto") == 0 ? "cpu" : set->device;
-}
 
 static int threads_of(const struct settings *set, const struct comm *c)
 {
@@ -41,7 +37,7 @@ kr_status trainer_open(struct trainer *t, const struct settings *set, struct com
     t->rows = set->micro_batch * set->context;
     TRY_OR(st, params_build(&t->params, &t->shape), done);
     TRY_OR(st,
-           kern_device_open(&t->device, device_name(set), comm_local_rank(comm),
+           kern_device_open(&t->device, settings_device(set), comm_local_rank(comm),
                             threads_of(set, comm)),
            done);
     TRY_OR(st, kern_queue_open(&t->q, t->device, KERN_QUEUE_COMPUTE), done);
@@ -88,19 +84,59 @@ static kr_status enough(const struct trainer *t, const struct tokens *data,
                    key, path, tokens_count(data), t->set.context);
 }
 
-kr_status trainer_open_data(struct trainer *t)
+/* The one default that may be missing on a machine gets advice. */
+static kr_status is_there(const char *path)
+{
+    static const char licences[] = "/usr/share/common-licenses";
+
+    if (!path[0]) return KR_FAIL(KR_ERR_ARG, "data.train is empty");
+    if (strcmp(path, licences) != 0 || fs_exists(path)) return KR_OK;
+    return KR_FAIL(KR_ERR_ARG,
+                   "%s: no such folder (the texts that a run without data.train learns "
+                   "from); give your own: --set data.train=PATH",
+                   path);
+}
+
+static kr_status open_valid(struct trainer *t, const char *path)
+{
+    TRY(tokens_open(&t->valid, path, TOKENS_ALL, 0, t->set.vocab));
+    return enough(t, t->valid, "evaluation data", path);
+}
+
+static kr_status open_data(struct trainer *t, const char *unused)
 {
     const struct settings *s = &t->set;
     bool split = s->valid[0] == '\0';
 
+    (void)unused;
+    TRY(is_there(s->train));
     TRY(tokens_open(&t->train, s->train, split ? TOKENS_TRAIN : TOKENS_ALL, s->held_out,
                     s->vocab));
     TRY(enough(t, t->train, "data.train", s->train));
     if (split && s->held_out <= 0) return KR_OK;
-    TRY(tokens_open(&t->valid, split ? s->train : s->valid,
-                    split ? TOKENS_HELD_OUT : TOKENS_ALL, s->held_out, s->vocab));
-    return enough(t, t->valid, split ? "held out part of data.train" : "data.valid",
-                  split ? s->train : s->valid);
+    if (!split) return open_valid(t, s->valid);
+    TRY(tokens_open(&t->valid, s->train, TOKENS_HELD_OUT, s->held_out, s->vocab));
+    return enough(t, t->valid, "held out part of data.train", s->train);
+}
+
+/* Rank 0 looks first, so that what all would say is said once. */
+static kr_status first_then_all(struct trainer *t, const char *path,
+                                kr_status (*open)(struct trainer *, const char *))
+{
+    bool first = comm_rank(t->comm) == 0;
+
+    TRY(comm_agree(t->comm, first ? open(t, path) : KR_OK));
+    return comm_agree(t->comm, first ? KR_OK : open(t, path));
+}
+
+kr_status trainer_open_data(struct trainer *t)
+{
+    return first_then_all(t, NULL, open_data);
+}
+
+kr_status trainer_open_valid(struct trainer *t, const char *path)
+{
+    return first_then_all(t, path, open_valid);
 }
 
 /* Start values of what own and parameter i share, written through a host buffer. */

@@ -60,6 +60,8 @@ void trainer_close(struct trainer *t); /* a zeroed one is fine */
 /* [collective] Open data.train and what evaluation reads.  KR_ERR_ARG as tokens_open, or
  * too few tokens for one sequence. */
 kr_status trainer_open_data(struct trainer *t);
+/* [collective] Only what evaluation reads, all of `path`. */
+kr_status trainer_open_valid(struct trainer *t, const char *path);
 
 /* [collective] Weights from train.seed. */
 kr_status trainer_init(struct trainer *t);
