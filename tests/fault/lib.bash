@@ -16,8 +16,11 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 export OMPI_MCA_btl_base_warn_component_unused=0 OMPI_MCA_orte_base_help_aggregate=0
 export OMP_NUM_THREADS=1
-# as on a network: ranks that die leave nothing behind in shared memory
+# as on a network: ranks that die hold no memory of others
 export OMPI_MCA_btl_vader_single_copy_mechanism=none
+# what Open MPI leaves of killed ranks (4 MiB each, in /dev/shm by default) goes with $work
+mkdir "$work/tmp" "$work/shm" || exit 1
+export TMPDIR=$work/tmp OMPI_MCA_btl_vader_backing_directory=$work/shm
 
 tiny=(--set model.layers=2 --set model.dim=64 --set model.heads=4 --set model.kv_heads=2
     --set model.ffn=128 --set model.context=64 --set train.batch=8 --set train.micro_batch=1
@@ -27,6 +30,9 @@ tiny=(--set model.layers=2 --set model.dim=64 --set model.heads=4 --set model.kv
 cleanup() {
     local pids
     mapfile -t pids < <(jobs -p)
+    [ ${#pids[@]} -gt 0 ] && kill -KILL "${pids[@]}" 2>/dev/null
+    # ranks outlive their mpirun by seconds; nobody else's command line has this folder
+    mapfile -t pids < <(pgrep -f -- "--run $work/")
     [ ${#pids[@]} -gt 0 ] && kill -KILL "${pids[@]}" 2>/dev/null
     rm -rf "$work"
 }
