@@ -38,7 +38,7 @@ nothing_to_hide_behind() {
     echo "# $millions million parameters: $transfer ms of transfer in each step"
     holds "$shown > 0.8 * $transfer && $shown < 3 * $transfer"
 }
-hidden() { exposed 512 "$@" && holds "$shown < 0.4 * $transfer"; }
+hidden() { exposed 1024 "$@" && holds "$shown < 0.4 * $transfer"; }
 
 check without_compute_all_of_it_shows nothing_to_hide_behind
 check most_is_hidden_behind_compute hidden

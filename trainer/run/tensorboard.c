@@ -98,19 +98,20 @@ static void put_event(struct bytes *b, double wall, int64_t step,
     uint8_t room[2048];
     struct bytes summary = { room, 0, sizeof room, false };
 
-    if (scalars && step) {
-        put_key(b, 2, 0);
-        put_varint(b, (uint64_t)step);
-    }
+    put_key(b, 1, 1);
+    put(b, &wall, sizeof wall);
     if (!scalars) {
         put_bytes(b, 3, "brain.Event:2", 13);
         return;
+    }
+    if (step) {
+        put_key(b, 2, 0);
+        put_varint(b, (uint64_t)step);
     }
     for (int i = 0; i < count; i++)
         put_scalar(&summary, &scalars[i]);
     b->full |= summary.full;
     put_bytes(b, 5, room, summary.len);
-    (void)wall;
 }
 
 size_t tensorboard_record(uint8_t *out, size_t room, double wall, int64_t step,
@@ -122,8 +123,6 @@ size_t tensorboard_record(uint8_t *out, size_t room, double wall, int64_t step,
     uint64_t len;
     uint32_t crc;
 
-    put_key(&event, 1, 1);
-    put(&event, &wall, sizeof wall);
     put_event(&event, wall, step, scalars, count);
     if (event.full) return 0;
     len = event.len;
