@@ -45,6 +45,10 @@ struct kern_heads {
     int64_t heads, kv_heads, head_dim, seq;
     double scale;        /* of the scores, 1 / sqrt(D) */
     const float *slopes; /* device, (H), ALiBi: scores += slope * (j - i); or NULL */
+    /* Device, (N): the first row that each row sees, that is the start of its document;
+     * inside the row's sequence, not after the row, never less than that of the row
+     * before.  NULL: the first row of its sequence. */
+    const int32_t *start;
 };
 
 struct kern_adamw {
@@ -148,7 +152,8 @@ kr_status kern_rope(struct kern_queue *q, struct kern_mat x, struct kern_mat tab
                     enum kern_pairing pairing, bool inverse);
 
 /*
- * Causal attention, tiled, with online softmax; no T x T matrix is ever stored.
+ * Causal attention, tiled, with online softmax; no T x T matrix is ever stored.  Row i sees
+ * rows start[i] .. i of its sequence; tiles that no row sees are not computed.
  *   out (N, H D)   lse (H, N) log of the sum of exp(scores), for the backward
  *   qkv (N, (H + 2K) D)
  */

@@ -143,7 +143,7 @@ static inline struct batch plain_batch(struct plain *s, const int32_t *token,
         kern_upload(s->q, t, token, bytes) || kern_upload(s->q, l, label, bytes) ||
         kern_queue_sync(s->q))
         abort();
-    return (struct batch){ t, l, sequences, seq };
+    return (struct batch){ .token = t, .label = l, .sequences = sequences, .seq = seq };
 }
 
 /* Sum of losses, forward only or with gradients of grad_scale times it. */

@@ -5,7 +5,9 @@
  * of keys it may see; keep per row the running maximum and sum, and rescale what was
  * gathered when the maximum grows.  Backward: for a block of keys, walk over the blocks
  * of queries that see it and over the query heads of its group, in order, so dK and dV
- * have one order of summation; dQ gathers over blocks of keys, in order.
+ * have one order of summation; dQ gathers over blocks of keys, in order.  Tiles that lie
+ * before the documents of all their rows are skipped, so packed documents cost what they
+ * would cost alone.
  *
  * Pieces for threads: (sequence, query head) forward, (sequence, key/value head)
  * backward.  The small products are calls of the matrix library on strided views.
@@ -23,7 +25,9 @@ struct head {
     const real *q, *k, *v;
     int64_t ld; /* of q, k, v */
     int64_t seq, dim;
-    real scale, slope; /* slope 0: no ALiBi */
+    real scale, slope;    /* slope 0: no ALiBi */
+    const int32_t *start; /* of the sequence, or NULL */
+    int64_t base;         /* row of position 0: starts count from row 0 */
 };
 
 static struct head head_of(struct kern_mat qkv, const struct kern_heads *h,
@@ -41,11 +45,21 @@ static struct head head_of(struct kern_mat qkv, const struct kern_heads *h,
         .dim = d,
         .scale = (real)h->scale,
         .slope = h->slopes ? (real)h->slopes[head] : 0,
+        .start = h->start ? h->start + seq_no * h->seq : NULL,
+        .base = seq_no * h->seq,
     };
 }
 
-/* s (n, m) = scale q k^T + slope (j - i), -inf above the diagonal.  i, j: positions of
- * the first query and key. */
+/* Position of the first key that query i sees. */
+static int64_t first_seen(const struct head *h, int64_t i)
+{
+    return h->start ? h->start[i] - h->base : 0;
+}
+
+static int64_t within(int64_t x, int64_t most) { return x < 0 ? 0 : x < most ? x : most; }
+
+/* s (n, m) = scale q k^T + slope (j - i), -inf above the diagonal and before the row's
+ * document.  i, j: positions of the first query and key. */
 static void scores(real *s, const struct head *h, int64_t i, int64_t n, int64_t j,
                    int64_t m)
 {
@@ -53,12 +67,16 @@ static void scores(real *s, const struct head *h, int64_t i, int64_t n, int64_t 
     (false, true, n, m, h->dim, h->scale, h->q + i * h->ld, h->ld, h->k + j * h->ld,
      h->ld, 0, s, KEYS);
     for (int64_t y = 0; y < n; y++) {
-        int64_t seen = i + y - j + 1; /* keys of this tile that row y may see */
+        /* the keys of this tile that row y may see */
+        int64_t begin = within(first_seen(h, i + y) - j, m),
+                end = within(i + y - j + 1, m);
 
         if (h->slope != 0)
             for (int64_t x = 0; x < m; x++)
                 s[y * KEYS + x] += h->slope * (real)(j + x - i - y);
-        for (int64_t x = seen < 0 ? 0 : seen; x < m; x++)
+        for (int64_t x = 0; x < begin; x++)
+            s[y * KEYS + x] = -(real)INFINITY;
+        for (int64_t x = end; x < m; x++)
             s[y * KEYS + x] = -(real)INFINITY;
     }
 }
@@ -97,12 +115,15 @@ static void forward_block(const struct head *h, int64_t i, int64_t n, real *out,
         sum[y] = 0;
         memset(out + y * ld, 0, (size_t)h->dim * sizeof(real));
     }
-    for (int64_t j = 0; j < i + n; j += KEYS) {
+    for (int64_t j = first_seen(h, i) / KEYS * KEYS; j < i + n; j += KEYS) {
         int64_t m = i + n - j < KEYS ? i + n - j : KEYS;
 
         scores(s, h, i, n, j, m);
         for (int64_t y = 0; y < n; y++)
-            soften(s + y * KEYS, out + y * ld, &most[y], &sum[y], m, h->dim);
+            if (first_seen(h, i + y) < j + m)
+                soften(s + y * KEYS, out + y * ld, &most[y], &sum[y], m, h->dim);
+            else /* nothing to see here; by position, so that a NaN is no mask */
+                memset(s + y * KEYS, 0, (size_t)m * sizeof *s);
         CPU(gemm)
         (false, false, n, h->dim, m, 1, s, KEYS, h->v + j * h->ld, h->ld, 1, out, ld);
     }
@@ -191,7 +212,8 @@ static void backward_group(struct kern_mat dqkv, struct kern_mat delta,
             };
             int64_t m = h->seq - j < KEYS ? h->seq - j : KEYS;
 
-            for (int64_t i = j / QUERIES * QUERIES; i < h->seq; i += QUERIES)
+            for (int64_t i = j / QUERIES * QUERIES;
+                 i < h->seq && first_seen(&head, i) < j + m; i += QUERIES)
                 backward_tile(&head, &g, i, h->seq - i < QUERIES ? h->seq - i : QUERIES,
                               j, m);
         }

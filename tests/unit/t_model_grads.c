@@ -215,6 +215,35 @@ static void the_future_is_not_seen(void)
     plain_close(&s);
 }
 
+/* Two documents in one sequence have the losses that they have alone: rotary positions
+ * are relative, and neither sees the other. */
+static void packed_documents_are_strangers(void)
+{
+    const int32_t token[SEQ] = { 3, 1, 4, 1, 5, 9 }, label[SEQ] = { 1, 4, 7, 5, 9, 2 };
+    const int32_t start[SEQ] = { 0, 0, 0, 3, 3, 3 };
+    struct batch first, second, both;
+    struct plain s;
+    double alone;
+    void *at = NULL;
+
+    plain_open(&s, "cpu64", &llama, 1);
+    randomize(&s);
+    first = plain_batch(&s, token, label, 1, 3);
+    second = plain_batch(&s, token + 3, label + 3, 1, 3);
+    both = plain_batch(&s, token, label, 1, SEQ);
+    alone = plain_loss(&s, &first, 0) + plain_loss(&s, &second, 0);
+    CHECK(fabs(plain_loss(&s, &both, 0) - alone) > 1e-3);
+    CHECK(kern_alloc(s.d, &at, sizeof start, "start") == KR_OK);
+    CHECK(kern_upload(s.q, at, start, sizeof start) == KR_OK);
+    both.start = at;
+    CHECK_NEAR(plain_loss(&s, &both, 0), alone, 1e-12);
+    kern_free(s.d, at);
+    drop_batch(&s, &first);
+    drop_batch(&s, &second);
+    drop_batch(&s, &both);
+    plain_close(&s);
+}
+
 int main(void)
 {
     log_capture(NULL, NULL);
@@ -224,5 +253,6 @@ int main(void)
     RUN(units_become_ready_once_from_the_head_down);
     RUN(a_failing_call_leaves_nothing_held);
     RUN(the_future_is_not_seen);
+    RUN(packed_documents_are_strangers);
     return check_done();
 }

@@ -86,7 +86,8 @@ static struct kern_heads heads_of(const struct block_env *e)
                                 .kv_heads = s->kv_heads,
                                 .head_dim = s->head_dim,
                                 .seq = e->seq,
-                                .scale = 1 / sqrt((double)s->head_dim) };
+                                .scale = 1 / sqrt((double)s->head_dim),
+                                .start = e->start };
 }
 
 /* Rotate queries and keys, which lie side by side. */

@@ -40,6 +40,7 @@ struct block_env {
     const struct model_shape *shape;
     struct kern_mat rope; /* table (T, R) */
     int64_t seq;
+    const int32_t *start; /* as in struct kern_heads */
 };
 
 void block_lay_out(struct arena *a, const struct model_shape *s, int64_t rows,

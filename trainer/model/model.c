@@ -172,7 +172,7 @@ static struct block_scratch cut_scratch(const struct block_scratch *s, int64_t n
 
 static struct block_env env_of(const struct model *m, const struct batch *b)
 {
-    return (struct block_env){ m->q, &m->shape, m->rope, b->seq };
+    return (struct block_env){ m->q, &m->shape, m->rope, b->seq, b->start };
 }
 
 static int64_t rows_of(const struct batch *b) { return b->sequences * b->seq; }

@@ -27,10 +27,12 @@ void model_close(struct model *m); /* NULL is fine */
 size_t model_bytes(const struct model *m);
 
 /* One micro-batch on the device: sequences * seq of int32 each.  A label is the token
- * that follows, or KERN_IGNORE. */
+ * that follows, or KERN_IGNORE.  start: of the document of each row, as in struct
+ * kern_heads, or NULL; positions go on counting over the documents of a sequence. */
 struct batch {
     const int32_t *token, *label;
     int64_t sequences, seq;
+    const int32_t *start;
 };
 
 /* [collective] [queued] Forward only; loss[0] (device, double) = sum of the losses. */

@@ -35,7 +35,7 @@ static kr_status load_leaf(struct trainer *t, const struct tokens *data, int64_t
 
 static kr_status eval_leaf(struct trainer *t, double *loss)
 {
-    struct batch b = { t->token, t->label, t->set.micro_batch, t->set.context };
+    struct batch b = { t->token, t->label, t->set.micro_batch, t->set.context, NULL };
     size_t bytes = (size_t)t->rows * sizeof(int32_t);
 
     TRY(kern_upload(t->q, t->token, t->token_host, bytes));

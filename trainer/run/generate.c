@@ -99,7 +99,7 @@ static kr_status predict(struct trainer *t, const int32_t *token, int64_t count,
                          struct kern_mat logits, void *raw, double *out)
 {
     int64_t n = count < t->set.context ? count : t->set.context;
-    struct batch b = { t->token, NULL, 1, n };
+    struct batch b = { .token = t->token, .sequences = 1, .seq = n };
     size_t elem = kern_dtype_bytes(logits.type);
 
     TRY(kern_upload(t->q, t->token, token + count - n, (size_t)n * sizeof *token));
