@@ -393,20 +393,32 @@ void cfg_help(const struct cfg_field *table, FILE *out)
     }
 }
 
-int cfg_diff_fixed(const struct cfg_field *table, const void *a, const void *b,
-                   const char *name_a, const char *name_b)
+static int diff(const struct cfg_field *table, bool only_fixed, const void *a,
+                const void *b, const char *name_a, const char *name_b, const char *why)
 {
     char left[VALUE], right[VALUE];
     int differ = 0;
 
     for (const struct cfg_field *f = table; f->name; f++) {
-        if (!f->fixed) continue;
+        if (only_fixed && !f->fixed) continue;
         cfg_value(f, a, left, sizeof left);
         cfg_value(f, b, right, sizeof right);
         if (strcmp(left, right) == 0) continue;
         differ++;
-        (void)KR_FAIL(KR_ERR_ARG, "%s: %s in %s, %s in %s; a resumed run must keep it",
-                      f->name, left, name_a, right, name_b);
+        (void)KR_FAIL(KR_ERR_ARG, "%s: %s in %s, %s in %s; %s", f->name, left, name_a,
+                      right, name_b, why);
     }
     return differ;
+}
+
+int cfg_diff(const struct cfg_field *table, const void *a, const void *b,
+             const char *name_a, const char *name_b, const char *why)
+{
+    return diff(table, false, a, b, name_a, name_b, why);
+}
+
+int cfg_diff_fixed(const struct cfg_field *table, const void *a, const void *b,
+                   const char *name_a, const char *name_b)
+{
+    return diff(table, true, a, b, name_a, name_b, "a resumed run must keep it");
 }

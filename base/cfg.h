@@ -70,8 +70,11 @@ const char *cfg_value(const struct cfg_field *f, const void *cfg, char *buf, siz
 /* For --help: one line a setting: name, default, range or choices, help. */
 void cfg_help(const struct cfg_field *table, FILE *out);
 
-/* Log one error line for each `fixed` setting that differs between a (what is there)
- * and b (what is asked for); returns how many differ. */
+/* Log one error line, ending with why, for each setting that differs between a and b;
+ * returns how many differ. */
+int cfg_diff(const struct cfg_field *table, const void *a, const void *b,
+             const char *name_a, const char *name_b, const char *why);
+/* The same for `fixed` settings: a is what is there, b what is asked for. */
 int cfg_diff_fixed(const struct cfg_field *table, const void *a, const void *b,
                    const char *name_a, const char *name_b);
 

@@ -116,6 +116,16 @@ else
     skip no_licence_texts "mount namespaces cannot be had here"
 fi
 
+# Ranks that were not started alike: one line for each difference, from the rank that differs.
+unlike() {
+    timeout -k 2 20 mpirun -np 1 "$kilorank" train --run new --set train.seed=1 : \
+        -np 1 "$kilorank" train --run new --set train.seed=2 --set optim.lr=0.5 >out 2>&1 </dev/null
+    [ $? -eq 2 ] && [ "$(grep -c '^kilorank' out)" -eq 2 ] && [ ! -e new ] &&
+        grep -q '^kilorank\[1\]: error: train\.seed: 2 in rank 1, 1 in rank 0' out &&
+        grep -q '^kilorank\[1\]: error: optim\.lr: 0\.5 in rank 1, 0\.003 in rank 0' out
+}
+check ranks_with_other_settings unlike
+
 # --- run directory, checkpoint -------------------------------------------------------------
 both no_run_directory '--run DIR is missing' train
 alone an_empty_name_of_a_run_directory '--run DIR is missing' train --run ''

@@ -2,8 +2,10 @@
 #include "trainer/run/settings.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "comm/comm.h"
 #include "kernels/device.h"
 
@@ -119,7 +121,34 @@ kr_status settings_check(const struct settings *s, int32_t ranks)
     return kern_device_check(settings_device(s));
 }
 
+/* Settings come from each node's own files and environment.  Each rank but the first tells
+ * where it differs from the first one. */
+static kr_status same_everywhere(const struct settings *s, struct comm *c)
+{
+    bool is_first = comm_rank(c) == 0;
+    char *text = is_first ? cfg_print(settings_table, s) : NULL, mine[32];
+    struct settings first;
+    kr_status st = KR_OK;
+
+    if (is_first && !text) st = KR_FAIL(KR_ERR_MEM, "no memory for the settings");
+    TRY(comm_agree(c, st));
+    TRY_OR(st, comm_share_text(c, &text), done);
+    if (!is_first) {
+        snprintf(mine, sizeof mine, "rank %d", comm_rank(c));
+        st = cfg_defaults(settings_table, &first);
+        if (st == KR_OK) st = cfg_read_text(settings_table, &first, text, "rank 0");
+        if (st == KR_OK && cfg_diff(settings_table, s, &first, mine, "rank 0",
+                                    "all ranks must be started alike") > 0)
+            st = KR_ERR_ARG;
+    }
+    st = comm_agree(c, st);
+done:
+    mem_free(text);
+    return st;
+}
+
 kr_status settings_check_together(const struct settings *s, struct comm *c)
 {
+    TRY(same_everywhere(s, c));
     return comm_agree(c, comm_rank(c) == 0 ? settings_check(s, comm_size(c)) : KR_OK);
 }

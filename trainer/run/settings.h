@@ -57,7 +57,8 @@ void settings_shape(const struct settings *s, struct model_shape *out);
  * KR_ERR_ARG with one line. */
 kr_status settings_check(const struct settings *s, int32_t ranks);
 
-/* [collective] The same for the ranks of c; the first one tells. */
+/* [collective] The same for the ranks of c, of which the first one tells, and all must have
+ * the same settings. */
 kr_status settings_check_together(const struct settings *s, struct comm *c);
 
 /* The device that run.device means, with "auto" decided. */
