@@ -48,7 +48,9 @@ kernels.src     := $(wildcard kernels/*.c kernels/cpu/*.c kernels/guard/*.c)
 kernels64.src   := $(wildcard kernels/cpu/*.c)
 comm.src        := $(wildcard comm/*.c)
 checkpoints.src := $(wildcard checkpoints/*.c)
-trainer.src     := $(wildcard trainer/model/*.c trainer/data/*.c trainer/run/*.c)
+# with the contract between a worker and its supervisor
+trainer.src     := $(wildcard trainer/model/*.c trainer/data/*.c trainer/run/*.c) \
+                   scheduler/pulse.c
 # the front command takes single files of the modules, those without MPI and HDF5
 FRONT_CHECKPOINTS := tool.c manifest.c shard_read.c catalog.c lease.c
 front.src       := $(wildcard front/*.c) trainer/data/prepare.c \

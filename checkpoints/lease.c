@@ -18,6 +18,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/proc.h"
 
 enum { LEASE_MAX = 4096, RENEWALS_WATCHED = 3 };
 static const double renew_seconds = 2;
@@ -38,29 +39,11 @@ struct lease {
     bool stop, lost;
 };
 
-/* Start time of a process in clock ticks since boot, -1 if there is none: field 22 of
- * /proc/PID/stat, counted after the command's closing parenthesis. */
-static int64_t process_start(int64_t pid)
-{
-    char path[64], text[1024] = "", *at;
-    long long ticks = -1;
-    FILE *f;
-
-    snprintf(path, sizeof path, "/proc/%" PRId64 "/stat", pid);
-    if (!(f = fopen(path, "r"))) return -1;
-    at = fgets(text, sizeof text, f) ? strrchr(text, ')') : NULL;
-    fclose(f);
-    if (!at || at[1] != ' ' || at[2] == 'Z') return -1;
-    for (int field = 2; field < 22 && at; field++)
-        at = strchr(at + 1, ' ');
-    return at && sscanf(at, "%lld", &ticks) == 1 ? ticks : -1;
-}
-
 static void describe_me(struct holder *h)
 {
     const char *job = getenv("SLURM_JOB_ID");
 
-    *h = (struct holder){ .pid = getpid(), .started = process_start(getpid()) };
+    *h = (struct holder){ .pid = getpid(), .started = proc_started(getpid()) };
     (void)gethostname(h->host, sizeof h->host - 1);
     snprintf(h->job, sizeof h->job, "%s", job ? job : "");
     for (char *c = h->host; *c; c++)
@@ -138,8 +121,8 @@ static bool is_alive(int fd, const struct holder *me, const struct holder *h)
     struct holder later;
 
     if (strcmp(h->host, me->host) == 0)
-        return h->pid != me->pid && process_start(h->pid) >= 0 &&
-               process_start(h->pid) == h->started;
+        return h->pid != me->pid && proc_started(h->pid) >= 0 &&
+               proc_started(h->pid) == h->started;
     LOG_NOTE("lease of process %" PRId64 " on %s: watching whether it is renewed", h->pid,
              h->host);
     clock_sleep(RENEWALS_WATCHED * renew_seconds);

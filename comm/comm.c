@@ -29,6 +29,7 @@ struct comm {
     struct kern_queue *queue;   /* NULL before comm_bind */
     atomic_bool dead;
     _Atomic double bytes, seconds; /* of queued collectives; one thread writes */
+    struct comm_watch watch;       /* enter == NULL: nobody */
 };
 
 /* ---- opening and closing -------------------------------------------------------------- */
@@ -70,6 +71,8 @@ done:
     if (st != KR_OK) mem_free(c);
     return st;
 }
+
+void comm_watch(struct comm *c, const struct comm_watch *watch) { c->watch = *watch; }
 
 /* The naps of the waiting thread are shorter than the timer slack that threads are born
  * with (50 us). */
@@ -153,12 +156,28 @@ static kr_status enter(struct comm *c, const char *name)
     return KR_OK;
 }
 
+static void tell_enter(const struct comm *c)
+{
+    if (c->watch.enter) c->watch.enter(c->watch.self, c->link->number, c->link->name);
+}
+
+static void tell_leave(const struct comm *c)
+{
+    if (c->watch.leave) c->watch.leave(c->watch.self, c->link->number, c->link->name);
+}
+
 /* A group that agreed on a failure lives on; one that lost its peers does not. */
 static void host_run(struct host_call *h)
 {
     h->status = enter(h->c, h->name);
-    if (h->status == KR_OK) h->status = h->run(h->c->link, h);
-    if (h->status == KR_ERR_COMM) h->c->dead = true;
+    if (h->status == KR_OK) {
+        tell_enter(h->c);
+        h->status = h->run(h->c->link, h);
+    }
+    if (h->status == KR_ERR_COMM)
+        h->c->dead = true;
+    else
+        tell_leave(h->c);
 }
 
 static kr_status host_run_queued(void *arg)
@@ -387,7 +406,9 @@ static kr_status attempt(const struct work *w)
 
     TRY(enter(w->c, w->name));
     TRY(comm_fault_before(&w->c->fault, l));
+    tell_enter(w->c);
     TRY(w->run(l, w));
+    tell_leave(w->c);
     comm_fault_after(&w->c->fault, l->sent - sent);
     w->c->bytes = w->c->bytes + (l->sent - sent);
     w->c->seconds = w->c->seconds + (clock_now() - start);

@@ -34,6 +34,17 @@ struct comm_config {
  * ones after comm_bind.  Caller closes *out. */
 kr_status comm_open(struct comm **out, const struct comm_config *config);
 
+/* Who is told, on whichever thread is in the collective, that one begins and has ended;
+ * its number is the same on all ranks.  A rank that fails in one never leaves it. */
+struct comm_watch {
+    void (*enter)(void *self, uint64_t number, const char *name);
+    void (*leave)(void *self, uint64_t number, const char *name);
+    void *self;
+};
+
+/* [local] From here on; before the first collective of another thread. */
+void comm_watch(struct comm *c, const struct comm_watch *watch);
+
 /* [local] Open the background queue on d.  Once, before the first queued collective. */
 kr_status comm_bind(struct comm *c, struct kern_device *d);
 

@@ -121,13 +121,51 @@ static kr_status parse_train(int argc, char **argv, struct train_args *a,
     return KR_OK;
 }
 
+static void tell_enter(void *pulse, uint64_t number, const char *name)
+{
+    pulse_enter(pulse, number, name);
+}
+
+static void tell_leave(void *pulse, uint64_t number, const char *name)
+{
+    pulse_leave(pulse, number, name);
+}
+
+static void tell_error(enum log_level level, const char *text, void *pulse)
+{
+    if (level == LOG_ERROR) pulse_note(pulse, text);
+}
+
+/* One rank, from the start of MPI to its end; it may end inside. */
+static int train(const struct train_args *args, const struct settings *set,
+                 struct pulse *pulse)
+{
+    struct comm_watch watch = { tell_enter, tell_leave, pulse };
+    struct comm *c = NULL;
+    bool stopped = false, agreed = true;
+    kr_status st = start_comm(&c, set);
+    int code = exit_code_of(st);
+
+    if (st == KR_OK) {
+        if (pulse) comm_watch(c, &watch);
+        st = settings_check_together(set, c);
+        code = exit_code_of(st);
+    }
+    if (st == KR_OK) {
+        st = loop_train(c, set, args->run, about_program, pulse, &stopped);
+        agreed = st == KR_ERR_ARG || st == KR_ERR_BUSY || st == KR_ERR_NO_CKPT;
+        code = st == KR_OK && stopped ? EXIT_REQUEUE : exit_code_of(st);
+    }
+    pulse_exit(pulse, code);
+    return c ? end_comm(c, st, agreed, code) : code;
+}
+
 int train_command(int argc, char **argv)
 {
     struct train_args args = { 0 };
     struct settings set;
-    struct comm *c = NULL;
-    bool stopped = false;
-    kr_status st;
+    struct pulse *pulse;
+    int code;
 
     if (parse_train(argc, argv, &args, &set) != KR_OK) return EXIT_USAGE;
     if (args.help) {
@@ -135,11 +173,10 @@ int train_command(int argc, char **argv)
         return EXIT_DONE;
     }
     stop_setup(); /* MPI may take long to start, and a request may come meanwhile */
-    st = start_comm(&c, &set);
-    if (st != KR_OK) return exit_code_of(st);
-    st = settings_check_together(&set, c);
-    if (st != KR_OK) return end_comm(c, st, true, exit_code_of(st));
-    st = loop_train(c, &set, args.run, about_program, &stopped);
-    return end_comm(c, st, st == KR_ERR_ARG || st == KR_ERR_BUSY || st == KR_ERR_NO_CKPT,
-                    st == KR_OK && stopped ? EXIT_REQUEUE : exit_code_of(st));
+    pulse_open(&pulse);
+    if (pulse) log_capture(tell_error, pulse);
+    code = train(&args, &set, pulse);
+    log_capture(NULL, NULL);
+    pulse_close(pulse);
+    return code;
 }

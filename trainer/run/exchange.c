@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 
 enum { WORDS = 2 };
@@ -161,6 +162,17 @@ static void pack(struct trainer *t, const double *labels, struct step_words word
                (size_t)t->block_room * sizeof(double));
 }
 
+static kr_status gather(struct trainer *t)
+{
+    double begin = clock_now();
+
+    pulse_phase(t->pulse, PULSE_REDUCING);
+    TRY(comm_all_gather_bytes(t->comm, t->mine, (size_t)row_len(t) * sizeof(double),
+                              t->all));
+    t->waited += clock_now() - begin;
+    return KR_OK;
+}
+
 kr_status exchange(struct trainer *t, const double *labels, struct step_words words,
                    bool gradient, struct exchange_sums *out, struct step_words *words_all)
 {
@@ -171,8 +183,7 @@ kr_status exchange(struct trainer *t, const double *labels, struct step_words wo
     TRY(kern_queue_sync(t->q));
     if (gradient) TRY(own_blocks(t));
     pack(t, labels, words);
-    TRY(comm_all_gather_bytes(t->comm, t->mine, (size_t)row_len(t) * sizeof(double),
-                              t->all));
+    TRY(gather(t));
     for (int32_t r = 0; words_all && r < comm_size(t->comm); r++)
         words_all[r] = (struct step_words){ (int)row_of(t, r)[0], (int)row_of(t, r)[1] };
     sum_leaves(t, &sums);

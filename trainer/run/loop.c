@@ -27,6 +27,7 @@ struct loop {
     struct state state;
     struct ckpt *ckpt;
     struct report *report; /* rank 0 */
+    struct pulse *pulse;
     struct step_words *words;
     enum ckpt_phase *phases;
     char *settings_text;
@@ -78,9 +79,11 @@ static kr_status open_loop(struct loop *l, const char *about)
     TRY(mem_alloc(&l->words, ranks, sizeof *l->words, "words"));
     TRY(mem_alloc(&l->phases, ranks, sizeof *l->phases, "phases"));
     TRY(comm_agree(l->comm, trainer_open(&l->trainer, s, l->comm, true)));
+    l->trainer.pulse = l->pulse;
     TRY(trainer_open_data(&l->trainer));
     introduce(l, about);
     TRY(ckpt_open(&l->ckpt, l->comm, &config));
+    pulse_who(l->pulse, ckpt_generation(l->ckpt), comm_rank(l->comm), comm_size(l->comm));
     return comm_agree(l->comm, state_open(&l->state, &l->trainer));
 }
 
@@ -103,10 +106,13 @@ static kr_status step_once(struct loop *l, int64_t step, enum stop_wish *wish)
                                (int)ckpt_phase(l->ckpt) };
     struct report_step told = { .step = step + 1 };
     double start = clock_now(), stalled = kern_queue_stalled(l->trainer.q);
+    double waited = l->trainer.waited;
 
     TRY(trainer_step(&l->trainer, step, mine, &told.stats, l->words));
     told.seconds = clock_now() - start;
     told.exposed_seconds = kern_queue_stalled(l->trainer.q) - stalled;
+    waited = l->trainer.waited - waited + told.exposed_seconds;
+    pulse_step(l->pulse, step + 1, told.stats.loss, told.seconds - waited, waited);
     report_step(l->report, &told);
     for (int32_t r = 0; r < comm_size(l->comm); r++) {
         l->phases[r] = (enum ckpt_phase)l->words[r].phase;
@@ -132,9 +138,17 @@ static kr_status evaluate(struct loop *l, int64_t step, int64_t batches)
     int64_t tokens;
 
     if (!l->trainer.valid) return KR_OK;
+    pulse_phase(l->pulse, PULSE_EVALUATING);
     TRY(trainer_eval(&l->trainer, l->trainer.valid, batches, &loss, &tokens));
     report_eval(l->report, step, loss, tokens);
     return KR_OK;
+}
+
+static kr_status save(struct loop *l, int64_t step)
+{
+    pulse_phase(l->pulse, PULSE_SAVING);
+    return ckpt_save(l->ckpt, l->trainer.q, &l->state.view, step, step * l->set->batch,
+                     l->settings_text);
 }
 
 static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
@@ -153,8 +167,7 @@ static kr_status run_steps(struct loop *l, int64_t start, int64_t end,
         if (due(done, s->eval_every) && done < end)
             TRY(evaluate(l, done, s->eval_batches));
         if (due(done, s->ckpt_every) || done == end || *wish != STOP_NO)
-            TRY(ckpt_save(l->ckpt, l->trainer.q, &l->state.view, done, done * s->batch,
-                          l->settings_text));
+            TRY(save(l, done));
     }
     return KR_OK;
 }
@@ -163,6 +176,7 @@ static kr_status finish(struct loop *l, int64_t end, enum stop_wish wish, bool a
 {
     bool saved = false;
 
+    pulse_phase(l->pulse, PULSE_SAVING);
     TRY(ckpt_wait(l->ckpt, &saved));
     announce_save(l);
     if (any && !saved)
@@ -177,15 +191,18 @@ static kr_status finish(struct loop *l, int64_t end, enum stop_wish wish, bool a
 }
 
 kr_status loop_train(struct comm *c, const struct settings *set, const char *run,
-                     const char *about, bool *stopped)
+                     const char *about, struct pulse *pulse, bool *stopped)
 {
-    struct loop l = { .comm = c, .set = set, .run = run, .announced = -1 };
+    struct loop l = {
+        .comm = c, .set = set, .run = run, .pulse = pulse, .announced = -1
+    };
     int64_t start = 0, end = set->steps;
     enum stop_wish wish = STOP_NO;
     kr_status st;
 
     if (set->stop_after > 0 && set->stop_after < end) end = set->stop_after;
     TRY_OR(st, open_loop(&l, about), done);
+    pulse_phase(pulse, PULSE_READING);
     TRY_OR(st, resume(l.ckpt, &l.trainer, &l.state, &start), done);
     TRY_OR(st, comm_agree(c, open_files(&l)), done);
     if (start > 0)

@@ -5,11 +5,13 @@
 #define TRAIN_LOOP_H
 
 #include "comm/comm.h"
+#include "scheduler/pulse.h"
 #include "trainer/run/settings.h"
 
 /* [collective] Train the run in directory `run` with these settings; `about` goes into
- * its checkpoints.  *stopped: it was asked to end early and its state is saved. */
+ * its checkpoints, what it does into `pulse` (may be NULL).  *stopped: it was asked to end
+ * early and its state is saved. */
 kr_status loop_train(struct comm *c, const struct settings *set, const char *run,
-                     const char *about, bool *stopped);
+                     const char *about, struct pulse *pulse, bool *stopped);
 
 #endif

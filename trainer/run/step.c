@@ -38,6 +38,7 @@ static kr_status train_leaf(struct trainer *t, int64_t step, int64_t leaf, doubl
     struct batch b = { .sequences = s->micro_batch, .seq = s->context };
     double scale = 1.0 / (double)(s->batch * s->context);
 
+    pulse_phase(t->pulse, PULSE_READING);
     for (int64_t i = 0; i < s->micro_batch; i++) {
         int64_t n = step * s->batch + leaf * s->micro_batch + i;
 
@@ -47,6 +48,7 @@ static kr_status train_leaf(struct trainer *t, int64_t step, int64_t leaf, doubl
     }
     TRY(upload_batch(t, &b));
     shard_leaf(t->shard, leaf);
+    pulse_phase(t->pulse, PULSE_COMPUTING);
     return model_train(t->model, shard_weights(t->shard), &b, scale, loss);
 }
 
@@ -122,11 +124,13 @@ kr_status trainer_step(struct trainer *t, int64_t step, struct step_words words,
         TRY_OR(st, train_leaf(t, step, leaf, t->loss + (leaf - own.begin)), done);
         labels[leaf - own.begin] = (double)t->rows;
     }
+    pulse_phase(t->pulse, PULSE_REDUCING);
     TRY_OR(st, shard_finish(t->shard), done);
     TRY_OR(st, exchange(t, labels, words, true, &sums, out), done);
     to_mean = places / sums.labels;
     norm = sqrt(sums.squares) * to_mean;
     TRY_OR(st, check_finite(step, sums.loss, norm), done);
+    pulse_phase(t->pulse, PULSE_UPDATING);
     plan = plan_update(s, step, norm, to_mean);
     TRY_OR(st, update(t, &plan), done);
     TRY_OR(st, shard_publish(t->shard, false), done);

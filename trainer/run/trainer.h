@@ -12,6 +12,7 @@
 #ifndef TRAIN_TRAINER_H
 #define TRAIN_TRAINER_H
 
+#include "scheduler/pulse.h"
 #include "trainer/data/tokens.h"
 #include "trainer/model/model.h"
 #include "trainer/run/settings.h"
@@ -27,8 +28,10 @@ struct trainer {
     struct shard *shard;
     struct model *model;
     struct tokens *train, *valid;
+    struct pulse *pulse; /* the caller's; NULL: nobody watches */
     bool training;
-    int64_t rows; /* tokens in a micro-batch */
+    int64_t rows;  /* tokens in a micro-batch */
+    double waited; /* seconds that exchanges have waited for other ranks */
 
     int32_t *token_host, *label_host, *token, *label; /* one micro-batch; host, device */
     double *loss_host, *loss;                         /* one for each own micro-batch */

@@ -1,0 +1,11 @@
+/* proc.h - which process is meant.  Numbers are used again; number and start time are not. */
+#ifndef BASE_PROC_H
+#define BASE_PROC_H
+
+#include <stdint.h>
+
+/* Start time of a process in clock ticks since boot, -1 if there is none or it is a
+ * zombie. */
+int64_t proc_started(int64_t pid);
+
+#endif
