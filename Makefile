@@ -20,7 +20,7 @@ export OMPI_CC := $(CC)
 
 flags.release := -O3 -g
 flags.debug   := -O0 -g
-flags.asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
+flags.asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 $(if $(flags.$(CONFIG)),,$(error CONFIG=$(CONFIG): want release, debug or asan))
 
 # B: objects and programs of one configuration; release programs lie in build/ itself.
@@ -130,9 +130,13 @@ tests-quick := $(unit) $(mpi) $(cli)
 tests: $(PROGRAMS) $(unit) $(mpi)
 fuzz: $(fuzz)
 
+# sanitizers make a test several times slower; seconds a program may take.  Leaks are not
+# looked for: Open MPI keeps what it has, and tests leave their operands to the end.
+export ASAN_OPTIONS ?= detect_leaks=0
+limit := $(if $(filter asan,$(CONFIG)),600,120)
 check: deps-check
 	@$(MAKE) --no-print-directory tests
-	@BUILD=$(B) tests/run $(tests-quick)
+	@BUILD=$(B) TEST_TIMEOUT=$(limit) tests/run $(tests-quick)
 check-all: deps-check
 	@$(MAKE) --no-print-directory tests fuzz
 	@BUILD=$(B) tests/run scripts/lint $(tests-quick) $(fault) tests/fuzz/run.sh

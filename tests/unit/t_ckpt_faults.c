@@ -108,7 +108,10 @@ static int save_through_fault(const char *run)
     int code = SAVED;
 
     open_rig(&r);
-    if (open_run(&k, &r, run, 2, false) != KR_OK) return REFUSED;
+    if (open_run(&k, &r, run, 2, false) != KR_OK) {
+        close_rig(&r);
+        return REFUSED;
+    }
     code += save_one(k, &r, 20);
     code += 2 * save_one(k, &r, 30);
     ckpt_close(k);
