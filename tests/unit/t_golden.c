@@ -2,9 +2,7 @@
  * t_golden.c - whole models against numbers computed elsewhere in double precision.
  *
  * Weights come from a hash of (tensor number, element number), both in the order and
- * layout in which Hugging Face stores them; what follows knows how that maps to ours:
- * GPT-2's linear layers are stored (in, out), q, k, v and gate, up are tensors of their
- * own in LLaMA.
+ * layout in which Hugging Face stores them; what follows knows how that maps to ours.
  */
 #include "tests/check.h"
 #include "tests/model_weights.h"
@@ -24,85 +22,162 @@ static uint32_t mix(uint32_t t, uint32_t k)
 
 static double value(uint32_t t, uint32_t k) { return mix(t, k) / 0x1p32 - 0.5; }
 
-/* How one of our parameters, or some rows of it, is filled from stored tensor t. */
-enum fill { PLAIN, TRANSPOSED, NORM, BIAS };
+/* How an element of ours finds its place in the stored tensor: as it is, from (in, out), or
+ * from BLOOM's rows, which go head by head and inside a head q, k, v; norms and biases
+ * differ in value only. */
+enum layout { PLAIN, TRANSPOSED, BY_HEAD };
+enum value { MATRIX, NORM, BIAS };
 
-static void fill_rows(struct plain *s, const char *name, int64_t row, int64_t rows,
-                      uint32_t t, enum fill how)
+/* One stored tensor: which rows of which parameter it holds.  rows 0: all. */
+struct stored {
+    const char *name;
+    enum value value;
+    enum layout layout;
+    int64_t row, rows;
+};
+
+static int64_t place(const struct param *par, const struct model_shape *shape,
+                     enum layout layout, int64_t k)
+{
+    int64_t row = k / par->cols, col = k % par->cols, d = shape->head_dim;
+    int64_t part = row / (shape->heads * d), head = row / d % shape->heads;
+
+    if (layout == TRANSPOSED) return col * par->rows + row;
+    if (layout == BY_HEAD) return (head * 3 * d + part * d + row % d) * par->cols + col;
+    return k;
+}
+
+static void fill_tensor(struct plain *s, const struct model_shape *shape,
+                        const struct stored *from, const char *name, uint32_t t)
 {
     int32_t i = params_find(&s->p, name);
-    int64_t cols = s->p.list[i].cols, n = rows * cols;
-    double *x = malloc((size_t)n * sizeof *x);
+    struct param par = s->p.list[i < 0 ? 0 : i];
+    int64_t n;
+    double *x;
 
+    if (i < 0) printf("# no %s\n", name);
     CHECK(i >= 0);
-    for (int64_t k = 0; k < n; k++) {
-        int64_t stored = how == TRANSPOSED ? k % cols * rows + k / cols : k;
-        double u = value(t, (uint32_t)stored);
-
-        x[k] = how == NORM ? 1 + 0.5 * u : how == BIAS ? 0.5 * u : u;
+    if (from->value == BIAS) { /* a column, laid out as the rows of its matrix */
+        par.rows = par.cols;
+        par.cols = 1;
     }
-    plain_set(s, i, row * cols, n, x);
+    n = (from->rows ? from->rows : par.rows) * par.cols;
+    x = malloc((size_t)n * sizeof *x);
+    for (int64_t k = 0; k < n; k++) {
+        double u = value(t, (uint32_t)place(&par, shape, from->layout, k));
+
+        x[k] = from->value == NORM ? 1 + 0.5 * u : from->value == BIAS ? 0.5 * u : u;
+    }
+    if (i >= 0) plain_set(s, i, from->row * par.cols, n, x);
     free(x);
 }
 
-static void fill(struct plain *s, const char *name, uint32_t t, enum fill how)
-{
-    fill_rows(s, name, 0, s->p.list[params_find(&s->p, name)].rows, t, how);
-}
+/* The tensors of a family in the order of their numbers: before the blocks, of a block,
+ * after the blocks.  Biases of part of a parameter count columns as rows. */
+struct golden_order {
+    struct stored before[4], block[16], after[3];
+};
 
-static const char *in_block(int l, const char *name)
-{
-    static char text[PARAMS_NAME];
+static const struct golden_order gpt2_order = {
+    .before = { { .name = "embed.token" }, { .name = "embed.position" } },
+    .block = { { "norm1.weight", NORM, PLAIN, 0, 0 },
+               { "norm1.bias", BIAS, PLAIN, 0, 0 },
+               { "attn.qkv.weight", MATRIX, TRANSPOSED, 0, 0 },
+               { "attn.qkv.bias", BIAS, PLAIN, 0, 0 },
+               { "attn.out.weight", MATRIX, TRANSPOSED, 0, 0 },
+               { "attn.out.bias", BIAS, PLAIN, 0, 0 },
+               { "norm2.weight", NORM, PLAIN, 0, 0 },
+               { "norm2.bias", BIAS, PLAIN, 0, 0 },
+               { "mlp.up.weight", MATRIX, TRANSPOSED, 0, 0 },
+               { "mlp.up.bias", BIAS, PLAIN, 0, 0 },
+               { "mlp.down.weight", MATRIX, TRANSPOSED, 0, 0 },
+               { "mlp.down.bias", BIAS, PLAIN, 0, 0 } },
+    .after = { { .name = "norm.weight", .value = NORM },
+               { .name = "norm.bias", .value = BIAS } },
+};
 
-    snprintf(text, sizeof text, "block.%d.%s", l, name);
-    return text;
-}
+static const struct golden_order bloom_order = {
+    .before = { { .name = "embed.token" },
+                { .name = "embed.norm.weight", .value = NORM },
+                { .name = "embed.norm.bias", .value = BIAS } },
+    .block = { { "norm1.weight", NORM, PLAIN, 0, 0 },
+               { "norm1.bias", BIAS, PLAIN, 0, 0 },
+               { "attn.qkv.weight", MATRIX, BY_HEAD, 0, 0 },
+               { "attn.qkv.bias", BIAS, BY_HEAD, 0, 0 },
+               { "attn.out.weight", MATRIX, PLAIN, 0, 0 },
+               { "attn.out.bias", BIAS, PLAIN, 0, 0 },
+               { "norm2.weight", NORM, PLAIN, 0, 0 },
+               { "norm2.bias", BIAS, PLAIN, 0, 0 },
+               { "mlp.up.weight", MATRIX, PLAIN, 0, 0 },
+               { "mlp.up.bias", BIAS, PLAIN, 0, 0 },
+               { "mlp.down.weight", MATRIX, PLAIN, 0, 0 },
+               { "mlp.down.bias", BIAS, PLAIN, 0, 0 } },
+    .after = { { .name = "norm.weight", .value = NORM },
+               { .name = "norm.bias", .value = BIAS } },
+};
 
-static void fill_gpt2(struct plain *s)
-{
-    static const struct {
-        const char *name;
-        enum fill how;
-    } order[] = {
-        { "norm1.weight", NORM },          { "norm1.bias", BIAS },
-        { "attn.qkv.weight", TRANSPOSED }, { "attn.qkv.bias", BIAS },
-        { "attn.out.weight", TRANSPOSED }, { "attn.out.bias", BIAS },
-        { "norm2.weight", NORM },          { "norm2.bias", BIAS },
-        { "mlp.up.weight", TRANSPOSED },   { "mlp.up.bias", BIAS },
-        { "mlp.down.weight", TRANSPOSED }, { "mlp.down.bias", BIAS },
-    };
-    uint32_t t = 0;
+static const struct golden_order llama_order = {
+    .before = { { .name = "embed.token" } },
+    .block = { { "norm1.weight", NORM, PLAIN, 0, 0 },
+               { "attn.qkv.weight", MATRIX, PLAIN, 0, 32 },
+               { "attn.qkv.weight", MATRIX, PLAIN, 32, 16 },
+               { "attn.qkv.weight", MATRIX, PLAIN, 48, 16 },
+               { "attn.out.weight", MATRIX, PLAIN, 0, 0 },
+               { "norm2.weight", NORM, PLAIN, 0, 0 },
+               { "mlp.up.weight", MATRIX, PLAIN, 0, 48 },
+               { "mlp.up.weight", MATRIX, PLAIN, 48, 48 },
+               { "mlp.down.weight", MATRIX, PLAIN, 0, 0 } },
+    .after = { { .name = "norm.weight", .value = NORM }, { .name = "head.weight" } },
+};
 
-    fill(s, "embed.token", t++, PLAIN);
-    fill(s, "embed.position", t++, PLAIN);
-    for (int l = 0; l < 2; l++)
-        for (size_t i = 0; i < sizeof order / sizeof *order; i++)
-            fill(s, in_block(l, order[i].name), t++, order[i].how);
-    fill(s, "norm.weight", t++, NORM);
-    fill(s, "norm.bias", t++, BIAS);
-}
-
-static void fill_llama(struct plain *s)
-{
-    uint32_t t = 0;
-
-    fill(s, "embed.token", t++, PLAIN);
-    for (int l = 0; l < 2; l++) {
-        fill(s, in_block(l, "norm1.weight"), t++, NORM);
-        fill_rows(s, in_block(l, "attn.qkv.weight"), 0, 32, t++, PLAIN);
-        fill_rows(s, in_block(l, "attn.qkv.weight"), 32, 16, t++, PLAIN);
-        fill_rows(s, in_block(l, "attn.qkv.weight"), 48, 16, t++, PLAIN);
-        fill(s, in_block(l, "attn.out.weight"), t++, PLAIN);
-        fill(s, in_block(l, "norm2.weight"), t++, NORM);
-        fill_rows(s, in_block(l, "mlp.up.weight"), 0, 48, t++, PLAIN);
-        fill_rows(s, in_block(l, "mlp.up.weight"), 48, 48, t++, PLAIN);
-        fill(s, in_block(l, "mlp.down.weight"), t++, PLAIN);
+/* Of a family with sandwich norms and of one without; the parameter decides. */
+#define GLM_ATTENTION                                                                   \
+    { "norm1.weight", NORM, PLAIN, 0, 0 }, { "attn.qkv.weight", MATRIX, PLAIN, 0, 32 }, \
+        { "attn.qkv.bias", BIAS, PLAIN, 0, 32 },                                        \
+        { "attn.qkv.weight", MATRIX, PLAIN, 32, 16 },                                   \
+        { "attn.qkv.bias", BIAS, PLAIN, 32, 16 },                                       \
+        { "attn.qkv.weight", MATRIX, PLAIN, 48, 16 },                                   \
+        { "attn.qkv.bias", BIAS, PLAIN, 48, 16 },                                       \
+    {                                                                                   \
+        "attn.out.weight", MATRIX, PLAIN, 0, 0                                          \
     }
-    fill(s, "norm.weight", t++, NORM);
-    fill(s, "head.weight", t++, PLAIN);
+static const struct golden_order glm_order = {
+    .before = { { .name = "embed.token" } },
+    .block = { GLM_ATTENTION,
+               { "norm2.weight", NORM, PLAIN, 0, 0 },
+               { "mlp.up.weight", MATRIX, PLAIN, 0, 0 },
+               { "mlp.down.weight", MATRIX, PLAIN, 0, 0 } },
+    .after = { { .name = "norm.weight", .value = NORM }, { .name = "head.weight" } },
+};
+static const struct golden_order glm4_order = {
+    .before = { { .name = "embed.token" } },
+    .block = { GLM_ATTENTION,
+               { "post1.weight", NORM, PLAIN, 0, 0 },
+               { "norm2.weight", NORM, PLAIN, 0, 0 },
+               { "mlp.up.weight", MATRIX, PLAIN, 0, 0 },
+               { "mlp.down.weight", MATRIX, PLAIN, 0, 0 },
+               { "post2.weight", NORM, PLAIN, 0, 0 } },
+    .after = { { .name = "norm.weight", .value = NORM }, { .name = "head.weight" } },
+};
+
+static void fill_model(struct plain *s, const struct model_shape *shape,
+                       const struct golden_order *o)
+{
+    char name[PARAMS_NAME];
+    uint32_t t = 0;
+
+    for (const struct stored *f = o->before; f->name; f++)
+        fill_tensor(s, shape, f, f->name, t++);
+    for (int l = 0; l < 2; l++)
+        for (const struct stored *f = o->block; f->name; f++) {
+            snprintf(name, sizeof name, "block.%d.%s", l, f->name);
+            fill_tensor(s, shape, f, name, t++);
+        }
+    for (const struct stored *f = o->after; f->name; f++)
+        fill_tensor(s, shape, f, f->name, t++);
 }
 
-/* Norm of the gradient of some rows of a parameter; rows 0: all. */
+/* Norm of the gradient of some rows of a parameter (of a bias: elements); rows 0: all. */
 struct want {
     const char *name;
     int64_t row, rows;
@@ -110,14 +185,14 @@ struct want {
 };
 
 struct golden {
-    void (*fill)(struct plain *s);
+    const struct golden_order *order;
     struct model_shape shape;
     double loss, logits[3], sum;
-    struct want grads[12];
+    struct want grads[16];
 };
 
 static const struct golden gpt2 = {
-    .fill = fill_gpt2,
+    .order = &gpt2_order,
     .shape = { .family = &families[FAMILY_GPT2],
                .layers = 2,
                .dim = 24,
@@ -143,7 +218,7 @@ static const struct golden gpt2 = {
 };
 
 static const struct golden llama = {
-    .fill = fill_llama,
+    .order = &llama_order,
     .shape = { .family = &families[FAMILY_LLAMA],
                .layers = 2,
                .dim = 32,
@@ -154,7 +229,7 @@ static const struct golden llama = {
                .vocab = 40,
                .context = 16,
                .rope_theta = 1e4,
-               .rope_scaling = { 8, 1, 4, 64 } },
+               .rope_scaling = { 8, 1, 4, 64, ROPE_LLAMA3 } },
     .loss = 4.900352175894,
     .logits = { 0.9201965843, -3.7789071760, -2.0969125484 },
     .sum = 700.10713922,
@@ -169,6 +244,89 @@ static const struct golden llama = {
                { "block.0.mlp.up.weight", 48, 48, 2.7283144892 },
                { "block.0.mlp.down.weight", 0, 0, 2.4015088325 },
                { "norm.weight", 0, 0, 0.6877148483 } },
+};
+
+static const struct golden bloom = {
+    .order = &bloom_order,
+    .shape = { .family = &families[FAMILY_BLOOM],
+               .layers = 2,
+               .dim = 24,
+               .heads = 6,
+               .kv_heads = 6,
+               .head_dim = 4,
+               .ffn = 96,
+               .vocab = 40,
+               .context = 16 },
+    .loss = 4.227193454412,
+    .logits = { -0.1197481391, -0.5639493663, 3.5693865599 },
+    .sum = 668.19512220,
+    .grads = { { "embed.token", 0, 0, 2.3950811242 },
+               { "embed.norm.weight", 0, 0, 0.4480711436 },
+               { "block.0.norm1.weight", 0, 0, 0.4823262180 },
+               { "block.0.attn.qkv.weight", 0, 0, 1.7855939518 },
+               { "block.0.attn.qkv.bias", 0, 0, 0.3743955160 },
+               { "block.0.attn.out.weight", 0, 0, 1.3702876643 },
+               { "block.0.mlp.up.weight", 0, 0, 1.2429716544 },
+               { "block.0.mlp.down.weight", 0, 0, 1.2181029557 },
+               { "norm.weight", 0, 0, 0.6665805953 } },
+};
+
+static const struct golden glm = {
+    .order = &glm_order,
+    .shape = { .family = &families[FAMILY_GLM],
+               .layers = 2,
+               .dim = 32,
+               .heads = 4,
+               .kv_heads = 2,
+               .head_dim = 8,
+               .ffn = 48,
+               .vocab = 40,
+               .context = 16,
+               .rope_theta = 1e4 },
+    .loss = 4.715952138984,
+    .logits = { 0.1157559781, -1.4532342420, -0.4789116563 },
+    .sum = 776.98744231,
+    .grads = { { "embed.token", 0, 0, 4.8016368839 },
+               { "head.weight", 0, 0, 1.9222719476 },
+               { "block.0.norm1.weight", 0, 0, 1.3678505458 },
+               { "block.0.attn.qkv.weight", 0, 32, 2.7974720514 },
+               { "block.0.attn.qkv.bias", 0, 32, 0.4153493598 },
+               { "block.0.attn.qkv.weight", 32, 16, 2.3815052614 },
+               { "block.0.attn.qkv.weight", 48, 16, 3.0073374243 },
+               { "block.0.attn.out.weight", 0, 0, 2.7052283222 },
+               { "block.0.mlp.up.weight", 0, 0, 2.8570491745 },
+               { "block.0.mlp.down.weight", 0, 0, 1.9290672656 },
+               { "norm.weight", 0, 0, 0.5692520938 } },
+};
+
+static const struct golden glm4 = {
+    .order = &glm4_order,
+    .shape = { .family = &families[FAMILY_GLM4],
+               .layers = 2,
+               .dim = 32,
+               .heads = 4,
+               .kv_heads = 2,
+               .head_dim = 8,
+               .ffn = 48,
+               .vocab = 40,
+               .context = 16,
+               .rope_theta = 1e4 },
+    .loss = 5.608230277459,
+    .logits = { 0.6405747765, 0.1249325323, 2.3525275006 },
+    .sum = 752.75379647,
+    .grads = { { "embed.token", 0, 0, 6.0141688968 },
+               { "head.weight", 0, 0, 1.8468798873 },
+               { "block.0.norm1.weight", 0, 0, 1.5600593395 },
+               { "block.0.attn.qkv.weight", 0, 32, 3.1775545587 },
+               { "block.0.attn.qkv.bias", 0, 32, 0.6108176074 },
+               { "block.0.attn.qkv.weight", 32, 16, 3.3049642363 },
+               { "block.0.attn.qkv.weight", 48, 16, 4.0140251859 },
+               { "block.0.attn.out.weight", 0, 0, 3.5376861987 },
+               { "block.0.mlp.up.weight", 0, 0, 3.1095613026 },
+               { "block.0.mlp.down.weight", 0, 0, 2.0395645056 },
+               { "block.0.post1.weight", 0, 0, 0.9460035432 },
+               { "block.0.post2.weight", 0, 0, 0.4985125912 },
+               { "norm.weight", 0, 0, 0.7480920040 } },
 };
 
 /* ---- one model on one device ------------------------------------------------------------ */
@@ -186,7 +344,9 @@ static void make_tokens(int32_t *token, int32_t *label)
 static double grad_norm(struct plain *s, const struct want *w)
 {
     int32_t i = params_find(&s->p, w->name);
-    int64_t cols = s->p.list[i].cols, n = (w->rows ? w->rows : s->p.list[i].rows) * cols;
+    int64_t cols = s->p.list[i].rows > 1 ? s->p.list[i].cols : 1;
+    int64_t all = s->p.list[i].rows * s->p.list[i].cols,
+            n = w->rows ? w->rows * cols : all;
     double *g = malloc((size_t)n * sizeof *g), sum = 0;
 
     plain_get_grad(s, i, w->row * cols, n, g);
@@ -234,7 +394,7 @@ static void check(const struct golden *g, const char *device, double tolerance)
     struct batch b;
 
     plain_open(&s, device, &g->shape, SEQUENCES);
-    g->fill(&s);
+    fill_model(&s, &g->shape, g->order);
     make_tokens(token, label);
     CHECK_I64(token[0], ==, 26);
     CHECK_I64(token[13], ==, 27);
@@ -252,20 +412,28 @@ static void check(const struct golden *g, const char *device, double tolerance)
 }
 
 /* The printed digits are the limit in double; in float, rounding. */
-static void gpt2_in_double(void) { check(&gpt2, "cpu64", 1e-10); }
-static void llama_in_double(void) { check(&llama, "cpu64", 1e-10); }
-static void gpt2_on_the_cpu(void) { check(&gpt2, "cpu", 3e-6); }
-static void llama_on_the_cpu(void) { check(&llama, "cpu", 3e-6); }
-static void gpt2_on_guard(void) { check(&gpt2, "guard", 3e-6); }
-static void llama_on_guard(void) { check(&llama, "guard", 3e-6); }
+#define ON_EVERY_DEVICE(family)                                              \
+    static void family##_in_double(void) { check(&family, "cpu64", 1e-10); } \
+    static void family##_on_the_cpu(void) { check(&family, "cpu", 3e-6); }   \
+    static void family##_on_guard(void) { check(&family, "guard", 3e-6); }
+#define RUN_ALL(family)           \
+    do {                          \
+        RUN(family##_in_double);  \
+        RUN(family##_on_the_cpu); \
+        RUN(family##_on_guard);   \
+    } while (0)
+ON_EVERY_DEVICE(gpt2)
+ON_EVERY_DEVICE(bloom)
+ON_EVERY_DEVICE(llama)
+ON_EVERY_DEVICE(glm)
+ON_EVERY_DEVICE(glm4)
 
 int main(void)
 {
-    RUN(gpt2_in_double);
-    RUN(llama_in_double);
-    RUN(gpt2_on_the_cpu);
-    RUN(llama_on_the_cpu);
-    RUN(gpt2_on_guard);
-    RUN(llama_on_guard);
+    RUN_ALL(gpt2);
+    RUN_ALL(bloom);
+    RUN_ALL(llama);
+    RUN_ALL(glm);
+    RUN_ALL(glm4);
     return check_done();
 }

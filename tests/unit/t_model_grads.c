@@ -120,18 +120,49 @@ static void check_gradients(const struct model_shape *shape)
     plain_close(&s);
 }
 
-static void gpt2_gradients_are_slopes(void) { check_gradients(&gpt2); }
-static void llama_gradients_are_slopes(void) { check_gradients(&llama); }
+/* Six heads are no power of two; heads over dim are no whole number; 4 of 6 channels of a
+ * head turn where the family turns half of them. */
+static void gradients_of_every_family_are_slopes(void)
+{
+    for (int f = 0; f < FAMILY_COUNT; f++) {
+        struct model_shape shape = llama;
 
-/* Adding the same micro-batch once more doubles every gradient, exactly. */
-static void adding_a_micro_batch_adds_its_gradient(void)
+        shape.family = &families[f];
+        shape.heads = 6;
+        shape.kv_heads = f == FAMILY_GPT2 || f == FAMILY_BLOOM ? 6 : 2;
+        shape.head_dim = 6;
+        shape.rope_dims = families[f].rope_share < 1 ? 4 : 0;
+        printf("# %s\n", families[f].name);
+        check_gradients(&shape);
+    }
+}
+
+/* What a model may have against its family's habit. */
+static void gradients_of_unusual_models_are_slopes(void)
+{
+    struct model_shape shape = llama;
+
+    shape.tied = shape.qkv_bias = shape.out_bias = shape.mlp_bias = FAMILY_YES;
+    check_gradients(&shape);
+    shape = gpt2;
+    shape.tied = shape.qkv_bias = shape.out_bias = shape.mlp_bias = FAMILY_NO;
+    check_gradients(&shape);
+    shape = llama;
+    shape.family = &families[FAMILY_GLM4];
+    shape.tied = FAMILY_YES;
+    shape.qkv_bias = FAMILY_NO;
+    check_gradients(&shape);
+}
+
+/* Adding the same micro-batch once more doubles every gradient. */
+static void check_adding(const struct model_shape *shape)
 {
     struct plain s;
     struct batch b;
     double once, twice;
     int32_t i;
 
-    plain_open(&s, "cpu64", &gpt2, SEQUENCES);
+    plain_open(&s, "cpu64", shape, SEQUENCES);
     randomize(&s);
     b = make_batch(&s);
     for (i = 0; i < s.p.count; i++) {
@@ -146,6 +177,17 @@ static void adding_a_micro_batch_adds_its_gradient(void)
     }
     drop_batch(&s, &b);
     plain_close(&s);
+}
+
+static void adding_a_micro_batch_adds_its_gradient(void)
+{
+    struct model_shape shape = gpt2;
+
+    check_adding(&gpt2);
+    shape.family = &families[FAMILY_BLOOM];
+    check_adding(&shape);
+    shape.family = &families[FAMILY_GLM4];
+    check_adding(&shape);
 }
 
 static void units_become_ready_once_from_the_head_down(void)
@@ -247,8 +289,8 @@ static void packed_documents_are_strangers(void)
 int main(void)
 {
     log_capture(NULL, NULL);
-    RUN(gpt2_gradients_are_slopes);
-    RUN(llama_gradients_are_slopes);
+    RUN(gradients_of_every_family_are_slopes);
+    RUN(gradients_of_unusual_models_are_slopes);
     RUN(adding_a_micro_batch_adds_its_gradient);
     RUN(units_become_ready_once_from_the_head_down);
     RUN(a_failing_call_leaves_nothing_held);

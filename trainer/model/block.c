@@ -25,9 +25,11 @@ void block_params(const struct params *p, int32_t layer, void *flat, enum kern_d
         { "norm1.weight", &out->norm1 },   { "norm1.bias", &out->norm1_bias },
         { "attn.qkv.weight", &out->qkv },  { "attn.qkv.bias", &out->qkv_bias },
         { "attn.out.weight", &out->out },  { "attn.out.bias", &out->out_bias },
+        { "post1.weight", &out->post1 },   { "post1.bias", &out->post1_bias },
         { "norm2.weight", &out->norm2 },   { "norm2.bias", &out->norm2_bias },
         { "mlp.up.weight", &out->up },     { "mlp.up.bias", &out->up_bias },
         { "mlp.down.weight", &out->down }, { "mlp.down.bias", &out->down_bias },
+        { "post2.weight", &out->post2 },   { "post2.bias", &out->post2_bias },
     };
     char name[PARAMS_NAME];
 
@@ -37,16 +39,6 @@ void block_params(const struct params *p, int32_t layer, void *flat, enum kern_d
     }
 }
 
-static int64_t qkv_cols(const struct model_shape *s)
-{
-    return (s->heads + 2 * s->kv_heads) * s->head_dim;
-}
-
-static int64_t up_cols(const struct model_shape *s)
-{
-    return (s->family->act == KERN_SWIGLU ? 2 : 1) * s->ffn;
-}
-
 void block_lay_out(struct arena *a, const struct model_shape *s, int64_t rows,
                    struct block_acts *out)
 {
@@ -54,15 +46,20 @@ void block_lay_out(struct arena *a, const struct model_shape *s, int64_t rows,
         .x = arena_mat(a, rows, s->dim),
         .stats1 = arena_mat(a, 2, rows),
         .normed1 = arena_mat(a, rows, s->dim),
-        .qkv = arena_mat(a, rows, qkv_cols(s)),
+        .qkv = arena_mat(a, rows, model_qkv_rows(s)),
         .att = arena_mat(a, rows, s->heads * s->head_dim),
         .lse = arena_mat(a, s->heads, rows),
         .mid = arena_mat(a, rows, s->dim),
         .stats2 = arena_mat(a, 2, rows),
         .normed2 = arena_mat(a, rows, s->dim),
-        .up = arena_mat(a, rows, up_cols(s)),
+        .up = arena_mat(a, rows, model_up_rows(s)),
         .act = arena_mat(a, rows, s->ffn),
     };
+    if (!s->family->sandwich) return;
+    out->raw1 = arena_mat(a, rows, s->dim);
+    out->stats_post1 = arena_mat(a, 2, rows);
+    out->raw2 = arena_mat(a, rows, s->dim);
+    out->stats_post2 = arena_mat(a, 2, rows);
 }
 
 void block_lay_out_scratch(struct arena *a, const struct model_shape *s, int64_t rows,
@@ -71,11 +68,12 @@ void block_lay_out_scratch(struct arena *a, const struct model_shape *s, int64_t
     *out = (struct block_scratch){
         .d_normed = arena_mat(a, rows, s->dim),
         .d_att = arena_mat(a, rows, s->heads * s->head_dim),
-        .d_qkv = arena_mat(a, rows, qkv_cols(s)),
+        .d_qkv = arena_mat(a, rows, model_qkv_rows(s)),
         .delta = arena_mat(a, s->heads, rows),
-        .d_up = arena_mat(a, rows, up_cols(s)),
+        .d_up = arena_mat(a, rows, model_up_rows(s)),
         .d_act = arena_mat(a, rows, s->ffn),
     };
+    if (s->family->sandwich) out->d_raw = arena_mat(a, rows, s->dim);
 }
 
 static struct kern_heads heads_of(const struct block_env *e)
@@ -87,6 +85,7 @@ static struct kern_heads heads_of(const struct block_env *e)
                                 .head_dim = s->head_dim,
                                 .seq = e->seq,
                                 .scale = 1 / sqrt((double)s->head_dim),
+                                .slopes = e->slopes,
                                 .start = e->start };
 }
 
@@ -101,26 +100,78 @@ static kr_status rotate(const struct block_env *e, struct kern_mat qkv, bool inv
                      s->head_dim, e->seq, s->family->pairing, inverse);
 }
 
+/* Where a sublayer meets the residual stream: its last matrix, and in a sandwich family
+ * the norm after it. */
+struct join {
+    struct kern_mat in, w, b, norm, norm_bias, raw, stats;
+};
+
+static struct join join_of_attention(const struct block_params *w,
+                                     const struct block_acts *a)
+{
+    return (struct join){ a->att,        w->out,  w->out_bias,   w->post1,
+                          w->post1_bias, a->raw1, a->stats_post1 };
+}
+
+static struct join join_of_mlp(const struct block_params *w, const struct block_acts *a)
+{
+    return (struct join){ a->act,        w->down, w->down_bias,  w->post2,
+                          w->post2_bias, a->raw2, a->stats_post2 };
+}
+
+/* out = x + what the sublayer says. */
+static kr_status join_fwd(const struct block_env *e, const struct join *j,
+                          struct kern_mat out, struct kern_mat x)
+{
+    const struct model_shape *s = e->shape;
+
+    if (s->family->sandwich) {
+        TRY(kern_linear_fwd(e->q, j->raw, j->in, j->w, j->b, false));
+        TRY(kern_norm_fwd(e->q, s->family->norm, out, j->stats, j->raw, j->norm,
+                          j->norm_bias, model_norm_eps(s)));
+        return kern_add(e->q, out, out, x);
+    }
+    TRY(kern_copy(e->q, out, x));
+    return kern_linear_fwd(e->q, out, j->in, j->w, j->b, true);
+}
+
+/* d: gradient of the sum, unchanged; d_in of what the last matrix read.  g: where the
+ * gradients of j's parameters go. */
+static kr_status join_bwd(const struct block_env *e, const struct join *j,
+                          const struct join *g, bool add, const struct block_scratch *s,
+                          struct kern_mat d_in, struct kern_mat d)
+{
+    enum kern_norm norm = e->shape->family->norm;
+
+    if (e->shape->family->sandwich) {
+        TRY(kern_norm_bwd(e->q, norm, s->d_raw, false, g->norm, g->norm_bias, add, d,
+                          j->raw, j->norm, j->stats));
+        d = s->d_raw;
+    }
+    TRY(kern_linear_bwd_w(e->q, g->w, g->b, d, j->in, add));
+    return kern_linear_bwd_x(e->q, d_in, d, j->w, false);
+}
+
 kr_status block_fwd(const struct block_env *e, const struct block_params *w,
                     const struct block_acts *a, struct kern_mat out)
 {
     const struct family *f = e->shape->family;
     struct kern_heads heads = heads_of(e);
+    struct join attention = join_of_attention(w, a), mlp = join_of_mlp(w, a);
+    double eps = model_norm_eps(e->shape);
 
     TRY(kern_norm_fwd(e->q, f->norm, a->normed1, a->stats1, a->x, w->norm1, w->norm1_bias,
-                      f->norm_eps));
+                      eps));
     TRY(kern_linear_fwd(e->q, a->qkv, a->normed1, w->qkv, w->qkv_bias, false));
     TRY(rotate(e, a->qkv, false));
     TRY(kern_attention_fwd(e->q, a->att, a->lse, a->qkv, &heads));
-    TRY(kern_copy(e->q, a->mid, a->x));
-    TRY(kern_linear_fwd(e->q, a->mid, a->att, w->out, w->out_bias, true));
+    TRY(join_fwd(e, &attention, a->mid, a->x));
 
     TRY(kern_norm_fwd(e->q, f->norm, a->normed2, a->stats2, a->mid, w->norm2,
-                      w->norm2_bias, f->norm_eps));
+                      w->norm2_bias, eps));
     TRY(kern_linear_fwd(e->q, a->up, a->normed2, w->up, w->up_bias, false));
     TRY(kern_act_fwd(e->q, f->act, a->act, a->up));
-    TRY(kern_copy(e->q, out, a->mid));
-    return kern_linear_fwd(e->q, out, a->act, w->down, w->down_bias, true);
+    return join_fwd(e, &mlp, out, a->mid);
 }
 
 static kr_status mlp_bwd(const struct block_env *e, const struct block_params *w,
@@ -129,9 +180,9 @@ static kr_status mlp_bwd(const struct block_env *e, const struct block_params *w
                          struct kern_mat d)
 {
     const struct family *f = e->shape->family;
+    struct join join = join_of_mlp(w, a), grads = join_of_mlp(g, a);
 
-    TRY(kern_linear_bwd_w(e->q, g->down, g->down_bias, d, a->act, add));
-    TRY(kern_linear_bwd_x(e->q, s->d_act, d, w->down, false));
+    TRY(join_bwd(e, &join, &grads, add, s, s->d_act, d));
     TRY(kern_act_bwd(e->q, f->act, s->d_up, s->d_act, a->up));
     TRY(kern_linear_bwd_w(e->q, g->up, g->up_bias, s->d_up, a->normed2, add));
     TRY(kern_linear_bwd_x(e->q, s->d_normed, s->d_up, w->up, false));
@@ -146,9 +197,9 @@ static kr_status attention_bwd(const struct block_env *e, const struct block_par
 {
     const struct family *f = e->shape->family;
     struct kern_heads heads = heads_of(e);
+    struct join join = join_of_attention(w, a), grads = join_of_attention(g, a);
 
-    TRY(kern_linear_bwd_w(e->q, g->out, g->out_bias, d, a->att, add));
-    TRY(kern_linear_bwd_x(e->q, s->d_att, d, w->out, false));
+    TRY(join_bwd(e, &join, &grads, add, s, s->d_att, d));
     TRY(kern_attention_bwd(e->q, s->d_qkv, s->delta, s->d_att, a->qkv, a->att, a->lse,
                            &heads));
     TRY(rotate(e, s->d_qkv, true));

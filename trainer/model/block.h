@@ -2,6 +2,8 @@
  * block.h - one transformer block of any family, forward and backward.
  *
  *   mid = x + attention(norm1(x))        out = mid + mlp(norm2(mid))
+ *
+ * In a sandwich family what is added is normed once more: x + post1(attention(norm1(x))).
  */
 #ifndef TRAIN_BLOCK_H
 #define TRAIN_BLOCK_H
@@ -13,8 +15,8 @@
 /* Views of a block's parameters, or of their gradients, in the unit's flat array.  What a
  * family does not have is kern_none. */
 struct block_params {
-    struct kern_mat norm1, norm1_bias, qkv, qkv_bias, out, out_bias;
-    struct kern_mat norm2, norm2_bias, up, up_bias, down, down_bias;
+    struct kern_mat norm1, norm1_bias, qkv, qkv_bias, out, out_bias, post1, post1_bias;
+    struct kern_mat norm2, norm2_bias, up, up_bias, down, down_bias, post2, post2_bias;
 };
 
 /* View of parameter `name` of unit in its flat array, or kern_none. */
@@ -24,14 +26,16 @@ struct kern_mat params_view(const struct params *p, int32_t unit, const char *na
 void block_params(const struct params *p, int32_t layer, void *flat, enum kern_dtype type,
                   struct block_params *out);
 
-/* What the forward leaves for the backward; N rows. */
+/* What the forward leaves for the backward; N rows.  raw, stats_post: what a sandwich norm
+ * of attention (1) and MLP (2) saw; else none. */
 struct block_acts {
-    struct kern_mat x, stats1, normed1, qkv, att, lse, mid, stats2, normed2, up, act;
+    struct kern_mat x, stats1, normed1, qkv, att, lse, raw1, stats_post1;
+    struct kern_mat mid, stats2, normed2, up, act, raw2, stats_post2;
 };
 
-/* What all blocks share; N rows. */
+/* What all blocks share; N rows.  d_raw: as raw. */
 struct block_scratch {
-    struct kern_mat d_normed, d_att, d_qkv, delta, d_up, d_act;
+    struct kern_mat d_normed, d_att, d_qkv, delta, d_up, d_act, d_raw;
 };
 
 /* What a block needs to know besides. */
@@ -39,6 +43,7 @@ struct block_env {
     struct kern_queue *q;
     const struct model_shape *shape;
     struct kern_mat rope; /* table (T, R) */
+    const float *slopes;  /* as in struct kern_heads */
     int64_t seq;
     const int32_t *start; /* as in struct kern_heads */
 };

@@ -6,47 +6,115 @@
 
 /* clang-format off */
 const struct family families[] = {
-    [FAMILY_GPT2]  = { .name = "gpt2", .norm = KERN_LAYERNORM, .norm_bias = true,
-                       .pos = POS_LEARNED, .act = KERN_GELU_TANH, .qkv_bias = true,
-                       .out_bias = true, .mlp_bias = true, .tied = true, .norm_eps = 1e-5 },
-    [FAMILY_LLAMA] = { .name = "llama", .norm = KERN_RMSNORM, .pos = POS_ROPE,
-                       .pairing = KERN_ROPE_HALF, .rope_share = 1, .act = KERN_SWIGLU,
-                       .norm_eps = 1e-5 },
+    [FAMILY_GPT2]    = { .name = "gpt2", .norm = KERN_LAYERNORM, .norm_bias = true,
+                         .pos = POS_LEARNED, .act = KERN_GELU_TANH, .qkv_bias = true,
+                         .out_bias = true, .mlp_bias = true, .tied = true, .norm_eps = 1e-5 },
+    [FAMILY_LLAMA]   = { .name = "llama", .norm = KERN_RMSNORM, .pos = POS_ROPE,
+                         .pairing = KERN_ROPE_HALF, .rope_share = 1, .act = KERN_SWIGLU,
+                         .norm_eps = 1e-5 },
+    [FAMILY_BLOOM]   = { .name = "bloom", .norm = KERN_LAYERNORM, .norm_bias = true,
+                         .embed_norm = true, .pos = POS_ALIBI, .act = KERN_GELU_TANH,
+                         .qkv_bias = true, .out_bias = true, .mlp_bias = true, .tied = true,
+                         .norm_eps = 1e-5 },
+    [FAMILY_GLM]     = { .name = "glm", .norm = KERN_RMSNORM, .pos = POS_ROPE,
+                         .pairing = KERN_ROPE_INTERLEAVED, .rope_share = 0.5,
+                         .act = KERN_SWIGLU, .qkv_bias = true, .norm_eps = 1.5625e-7 },
+    [FAMILY_CHATGLM] = { .name = "chatglm", .norm = KERN_RMSNORM, .pos = POS_ROPE,
+                         .pairing = KERN_ROPE_INTERLEAVED, .rope_share = 0.5,
+                         .act = KERN_SWIGLU, .qkv_bias = true, .norm_eps = 1e-5 },
+    [FAMILY_GLM4]    = { .name = "glm4", .norm = KERN_RMSNORM, .sandwich = true,
+                         .pos = POS_ROPE, .pairing = KERN_ROPE_INTERLEAVED,
+                         .rope_share = 0.5, .act = KERN_SWIGLU, .qkv_bias = true,
+                         .norm_eps = 1e-5 },
 };
 /* clang-format on */
 
 kr_status model_shape_check(const struct model_shape *s)
 {
-    if (s->dim % s->heads != 0)
-        return KR_FAIL(KR_ERR_ARG,
-                       "model.dim = %" PRId64 " is not a multiple of model.heads"
-                       " = %" PRId64,
-                       s->dim, s->heads);
+    int64_t turned = model_rope_dims(s);
+
     if (s->heads % s->kv_heads != 0)
         return KR_FAIL(KR_ERR_ARG,
                        "model.heads = %" PRId64 " is not a multiple of "
                        "model.kv_heads = %" PRId64,
                        s->heads, s->kv_heads);
-    if (model_rope_dims(s) % 2 != 0)
+    if (turned % 2 != 0 || turned > s->head_dim)
         return KR_FAIL(KR_ERR_ARG,
-                       "model.dim / model.heads = %" PRId64
-                       " is odd; rotary positions need pairs",
-                       s->head_dim);
+                       "rotary positions need pairs: %" PRId64
+                       " channels of heads of %" PRId64 " cannot be turned",
+                       turned, s->head_dim);
+    if (s->rope_scaling.factor > 1 && s->rope_scaling.kind == ROPE_LLAMA3 &&
+        s->rope_scaling.high <= s->rope_scaling.low)
+        return KR_FAIL(KR_ERR_ARG,
+                       "model.rope_high = %g is not above model.rope_low = %g",
+                       s->rope_scaling.high, s->rope_scaling.low);
     return KR_OK;
+}
+
+static bool own_or(enum as_family own, bool family)
+{
+    return own == AS_FAMILY ? family : own == FAMILY_YES;
+}
+
+bool model_tied(const struct model_shape *s) { return own_or(s->tied, s->family->tied); }
+
+bool model_qkv_bias(const struct model_shape *s)
+{
+    return own_or(s->qkv_bias, s->family->qkv_bias);
+}
+
+bool model_out_bias(const struct model_shape *s)
+{
+    return own_or(s->out_bias, s->family->out_bias);
+}
+
+bool model_mlp_bias(const struct model_shape *s)
+{
+    return own_or(s->mlp_bias, s->family->mlp_bias);
+}
+
+double model_norm_eps(const struct model_shape *s)
+{
+    return s->norm_eps > 0 ? s->norm_eps : s->family->norm_eps;
+}
+
+int64_t model_qkv_rows(const struct model_shape *s)
+{
+    return (s->heads + 2 * s->kv_heads) * s->head_dim;
+}
+
+int64_t model_up_rows(const struct model_shape *s)
+{
+    return (s->family->act == KERN_SWIGLU ? 2 : 1) * s->ffn;
 }
 
 int64_t model_rope_dims(const struct model_shape *s)
 {
     if (s->family->pos != POS_ROPE) return 0;
+    if (s->rope_dims > 0) return s->rope_dims;
     return (int64_t)(s->family->rope_share * (double)s->head_dim);
 }
 
-/* LLaMA 3's stretching: by wavelength, none below old / high, all above old / low. */
+void model_alibi_slopes(const struct model_shape *s, float *slopes)
+{
+    int64_t c = 1;
+
+    while (2 * c <= s->heads)
+        c *= 2;
+    for (int64_t h = 0; h < s->heads; h++) {
+        double k = h < c ? (double)(h + 1) : (double)(h - c) + 0.5;
+
+        slopes[h] = (float)exp2(-8 * k / (double)c);
+    }
+}
+
 static double stretched(double omega, const struct rope_scaling *r)
 {
     double wave = 2 * acos(-1.0) / omega, blend;
 
-    if (r->factor <= 1 || wave < r->old_context / r->high) return omega;
+    if (r->factor <= 1) return omega;
+    if (r->kind == ROPE_LINEAR) return omega / r->factor;
+    if (wave < r->old_context / r->high) return omega;
     if (wave > r->old_context / r->low) return omega / r->factor;
     blend = (r->old_context / wave - r->low) / (r->high - r->low);
     return (1 - blend) * omega / r->factor + blend * omega;
@@ -87,7 +155,7 @@ double model_flops_per_token(const struct model_shape *s, int64_t seq)
 
 double model_flops_per_token_palm(const struct model_shape *s, int64_t seq)
 {
-    double embeddings = (double)s->vocab * (double)s->dim * (s->family->tied ? 1 : 2);
+    double embeddings = (double)s->vocab * (double)s->dim * (model_tied(s) ? 1 : 2);
 
     return 6 * ((double)s->layers * block_matrices(s) + embeddings) +
            attention_flops(s, seq);

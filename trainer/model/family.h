@@ -10,46 +10,82 @@
 
 #include "kernels/kernels.h"
 
-enum pos_kind { POS_LEARNED, POS_ROPE };
+enum pos_kind { POS_LEARNED, POS_ROPE, POS_ALIBI };
 
 struct family {
     const char *name;
     enum kern_norm norm;
     bool norm_bias;
+    bool embed_norm; /* a norm between the embedding and the first block */
+    bool sandwich;   /* a norm also after attention and MLP, before the residual */
     enum pos_kind pos;
     enum kern_pairing pairing; /* POS_ROPE */
     double rope_share;         /* part of each head that is rotated */
     enum kern_act act;
-    bool qkv_bias, out_bias, mlp_bias;
-    bool tied; /* output matrix is the token embedding */
+    bool qkv_bias, out_bias, mlp_bias; /* these and what follows: unless the model says */
+    bool tied;                         /* output matrix is the token embedding */
     double norm_eps;
 };
 
 /* In the order of the setting model.family: FAMILY_CHOICES. */
 extern const struct family families[];
-enum { FAMILY_GPT2, FAMILY_LLAMA, FAMILY_COUNT };
-#define FAMILY_CHOICES "gpt2|llama"
+enum {
+    FAMILY_GPT2,
+    FAMILY_LLAMA,
+    FAMILY_BLOOM,
+    FAMILY_GLM,
+    FAMILY_CHATGLM,
+    FAMILY_GLM4,
+    FAMILY_COUNT
+};
+#define FAMILY_CHOICES "gpt2|llama|bloom|glm|chatglm|glm4"
 
-/* Frequencies of RoPE that are not plain powers (LLaMA 3.1 on); factor 1 is none. */
+/* Frequencies of RoPE that are not plain powers; factor 1 is none.
+ *   LLAMA3   by wavelength: none of them changes below old_context / high, those above
+ *            old_context / low are divided by factor, between them a blend
+ *   LINEAR   all are divided by factor */
+enum rope_stretch { ROPE_LLAMA3, ROPE_LINEAR };
 struct rope_scaling {
     double factor, low, high, old_context;
+    enum rope_stretch kind;
 };
 
-/* A model: a family and its sizes. */
+/* Where one model of a family may differ from another. */
+enum as_family { AS_FAMILY, FAMILY_YES, FAMILY_NO };
+
+/* A model: a family and its sizes.  Of the last members 0 means: as the family. */
 struct model_shape {
     const struct family *family;
     int64_t layers, dim, heads, kv_heads, head_dim, ffn, vocab, context;
     double rope_theta;
     struct rope_scaling rope_scaling;
+    int64_t rope_dims; /* rotated channels of each head */
+    double norm_eps;
+    enum as_family tied, qkv_bias, out_bias, mlp_bias;
 };
 
-/* KR_ERR_ARG with one line if the sizes do not fit together (dim over heads, heads over
- * kv_heads, even head size for RoPE, all at least 1). */
+/* KR_ERR_ARG with one line if the sizes do not fit together (heads over kv_heads, pairs
+ * for RoPE). */
 kr_status model_shape_check(const struct model_shape *s);
 
-/* Angular frequencies of the R/2 pairs, in double; R = rope_share * head_dim. */
+/* What the model has: its own word or its family's. */
+bool model_tied(const struct model_shape *s);
+bool model_qkv_bias(const struct model_shape *s);
+bool model_out_bias(const struct model_shape *s);
+bool model_mlp_bias(const struct model_shape *s);
+double model_norm_eps(const struct model_shape *s);
+
+/* Rows of the matrices that come first in attention and MLP. */
+int64_t model_qkv_rows(const struct model_shape *s); /* (H + 2K) D */
+int64_t model_up_rows(const struct model_shape *s);  /* F, gated: 2F */
+
+/* Angular frequencies of the R/2 pairs, in double; R = model_rope_dims, 0 without RoPE. */
 int64_t model_rope_dims(const struct model_shape *s);
 void model_rope_frequencies(const struct model_shape *s, double *omega);
+
+/* ALiBi's slopes of the H heads (Press et al. 2022): with c the largest power of two that
+ * is at most H, 2^(-8k/c) for k = 1 .. c, then every other slope of 2c heads. */
+void model_alibi_slopes(const struct model_shape *s, float *slopes);
 
 /* Floating point operations of forward and backward per token: 6 N_mm + 6 L H D T, with
  * N_mm the elements of all matrices that multiply (head included, embedding not) and

@@ -24,6 +24,8 @@ struct model {
     struct block_acts *acts; /* of each layer, or one shared by all */
     struct block_scratch scratch;
     struct kern_mat rope, last, stats, normed, d, d_normed, logits, loss;
+    struct kern_mat embedded, embed_stats; /* before a norm of the embedding, or none */
+    float *slopes;                         /* of ALiBi, or NULL */
 };
 
 /* ---- layout ---------------------------------------------------------------------------- */
@@ -39,6 +41,12 @@ static void lay_out(struct model *m, struct arena *a)
     int64_t kept = m->train ? s->layers : 1;
 
     m->rope = arena_mat(a, s->context, model_rope_dims(s));
+    if (s->family->pos == POS_ALIBI)
+        m->slopes = arena_bytes(a, (size_t)s->heads * sizeof(float));
+    if (s->family->embed_norm) {
+        m->embedded = arena_mat(a, m->rows, s->dim);
+        m->embed_stats = arena_mat(a, 2, m->rows);
+    }
     for (int64_t l = 0; l < kept; l++)
         block_lay_out(a, s, m->rows, &m->acts[l]);
     m->last = arena_mat(a, m->rows, s->dim);
@@ -87,6 +95,21 @@ done:
     return st;
 }
 
+static kr_status fill_slopes(struct model *m)
+{
+    size_t count = (size_t)m->shape.heads;
+    float *slopes = NULL;
+    kr_status st;
+
+    if (!m->slopes) return KR_OK;
+    TRY(mem_alloc(&slopes, count, sizeof *slopes, "slopes"));
+    model_alibi_slopes(&m->shape, slopes);
+    st = kern_upload(m->q, m->slopes, slopes, count * sizeof *slopes);
+    if (st == KR_OK) st = kern_queue_sync(m->q);
+    mem_free(slopes);
+    return st;
+}
+
 static int64_t chunk_rows(int64_t rows, int64_t vocab)
 {
     int64_t fit = CHUNK_ELEMENTS / vocab / CHUNK_ROWS * CHUNK_ROWS;
@@ -123,6 +146,7 @@ kr_status model_open(struct model **out, const struct model_shape *shape,
     a = (struct arena){ .base = m->block, .type = m->type };
     lay_out(m, &a);
     TRY_OR(st, fill_rope(m), done);
+    TRY_OR(st, fill_slopes(m), done);
     *out = m;
 done:
     if (st != KR_OK) model_close(m);
@@ -155,10 +179,14 @@ static struct kern_mat head_cols(struct kern_mat m, int64_t n)
 static struct block_acts cut_acts(const struct block_acts *a, int64_t n)
 {
     return (struct block_acts){
-        head_rows(a->x, n),   head_cols(a->stats1, n), head_rows(a->normed1, n),
-        head_rows(a->qkv, n), head_rows(a->att, n),    head_cols(a->lse, n),
-        head_rows(a->mid, n), head_cols(a->stats2, n), head_rows(a->normed2, n),
-        head_rows(a->up, n),  head_rows(a->act, n),
+        head_rows(a->x, n),           head_cols(a->stats1, n),
+        head_rows(a->normed1, n),     head_rows(a->qkv, n),
+        head_rows(a->att, n),         head_cols(a->lse, n),
+        head_rows(a->raw1, n),        head_cols(a->stats_post1, n),
+        head_rows(a->mid, n),         head_cols(a->stats2, n),
+        head_rows(a->normed2, n),     head_rows(a->up, n),
+        head_rows(a->act, n),         head_rows(a->raw2, n),
+        head_cols(a->stats_post2, n),
     };
 }
 
@@ -167,12 +195,13 @@ static struct block_scratch cut_scratch(const struct block_scratch *s, int64_t n
     return (struct block_scratch){
         head_rows(s->d_normed, n), head_rows(s->d_att, n), head_rows(s->d_qkv, n),
         head_cols(s->delta, n),    head_rows(s->d_up, n),  head_rows(s->d_act, n),
+        head_rows(s->d_raw, n),
     };
 }
 
 static struct block_env env_of(const struct model *m, const struct batch *b)
 {
-    return (struct block_env){ m->q, &m->shape, m->rope, b->seq, b->start };
+    return (struct block_env){ m->q, &m->shape, m->rope, m->slopes, b->seq, b->start };
 }
 
 static int64_t rows_of(const struct batch *b) { return b->sequences * b->seq; }
@@ -202,13 +231,21 @@ static struct kern_mat input_of(const struct model *m, int64_t layer, int64_t n)
 
 static kr_status embed(struct model *m, const struct weights *w, const struct batch *b)
 {
+    int64_t n = rows_of(b);
+    struct kern_mat x = input_of(m, 0, n);
+    bool normed = m->shape.family->embed_norm;
     void *flat;
     kr_status st;
 
     TRY(w->acquire(w->self, 0, &flat));
-    st = kern_embed_fwd(m->q, input_of(m, 0, rows_of(b)), b->token,
+    st = kern_embed_fwd(m->q, normed ? head_rows(m->embedded, n) : x, b->token,
                         view(m, 0, "embed.token", flat),
                         view(m, 0, "embed.position", flat), b->seq);
+    if (st == KR_OK && normed)
+        st = kern_norm_fwd(
+            m->q, m->shape.family->norm, x, head_cols(m->embed_stats, n),
+            head_rows(m->embedded, n), view(m, 0, "embed.norm.weight", flat),
+            view(m, 0, "embed.norm.bias", flat), model_norm_eps(&m->shape));
     w->release(w->self, 0);
     return st;
 }
@@ -251,7 +288,7 @@ struct head {
 
 static const char *matrix_name(const struct model *m)
 {
-    return m->shape.family->tied ? "embed.token" : "head.weight";
+    return model_tied(&m->shape) ? "embed.token" : "head.weight";
 }
 
 static kr_status acquire_head(struct model *m, const struct weights *w, struct head *out)
@@ -260,7 +297,7 @@ static kr_status acquire_head(struct model *m, const struct weights *w, struct h
     void *flat;
     kr_status st;
 
-    h.matrix_unit = m->shape.family->tied ? 0 : h.norm_unit;
+    h.matrix_unit = model_tied(&m->shape) ? 0 : h.norm_unit;
     TRY(w->acquire(w->self, h.norm_unit, &flat));
     h.norm = view(m, h.norm_unit, "norm.weight", flat);
     h.norm_bias = view(m, h.norm_unit, "norm.bias", flat);
@@ -285,7 +322,8 @@ static kr_status norm_last(struct model *m, const struct head *h, int64_t n)
     const struct family *f = m->shape.family;
 
     return kern_norm_fwd(m->q, f->norm, head_rows(m->normed, n), head_cols(m->stats, n),
-                         head_rows(m->last, n), h->norm, h->norm_bias, f->norm_eps);
+                         head_rows(m->last, n), h->norm, h->norm_bias,
+                         model_norm_eps(&m->shape));
 }
 
 /* Logits and losses of rows at .. at + n; their gradient too if grad_scale is not 0. */
@@ -380,13 +418,35 @@ done:
     return st;
 }
 
+/* Turns d from the gradient of the normed embedding into that of the embedding. */
+static kr_status backward_embed_norm(struct model *m, const struct weights *w,
+                                     const struct batch *b)
+{
+    struct kern_mat d = head_rows(m->d, rows_of(b));
+    void *flat, *grad_flat;
+    bool add;
+    kr_status st;
+
+    TRY(w->acquire(w->self, 0, &flat));
+    TRY_OR(st, w->grads(w->self, 0, &grad_flat, &add), done);
+    st = kern_norm_bwd(
+        m->q, m->shape.family->norm, d, false, view(m, 0, "embed.norm.weight", grad_flat),
+        view(m, 0, "embed.norm.bias", grad_flat), add, d,
+        head_rows(m->embedded, rows_of(b)), view(m, 0, "embed.norm.weight", flat),
+        head_cols(m->embed_stats, rows_of(b)));
+done:
+    w->release(w->self, 0);
+    return st;
+}
+
 static kr_status backward_embed(struct model *m, const struct weights *w,
                                 const struct batch *b)
 {
-    bool tied = m->shape.family->tied, add;
+    bool tied = model_tied(&m->shape), add;
     struct kern_mat d_token, d_position;
     void *flat;
 
+    if (m->shape.family->embed_norm) TRY(backward_embed_norm(m, w, b));
     TRY(w->grads(w->self, 0, &flat, &add));
     d_token = view(m, 0, "embed.token", flat);
     d_position = view(m, 0, "embed.position", flat);

@@ -9,7 +9,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 
-enum { PER_BLOCK = 12, OTHERS = 8 };
+enum { PER_BLOCK = 16, OTHERS = 8 };
 static const double base_std = 0.02; /* GPT-2's */
 
 /* Append one parameter to the unit; rows == 0: there is none. */
@@ -58,7 +58,6 @@ static void add_linear(struct params *p, int32_t unit, const char *prefix, int64
 
 static void add_block(struct params *p, int32_t layer, const struct model_shape *s)
 {
-    const struct family *f = s->family;
     /* what adds to the residual stream starts smaller, for it adds 2 L times */
     double residual_std = base_std / sqrt(2 * (double)s->layers);
     char name[PARAMS_NAME / 2], at[PARAMS_NAME];
@@ -67,14 +66,16 @@ static void add_block(struct params *p, int32_t layer, const struct model_shape 
     snprintf(name, sizeof name, "block.%d", layer);
 #define AT(what) (snprintf(at, sizeof at, "%s.%s", name, what), at)
     add_norm(p, unit, AT("norm1"), s);
-    add_linear(p, unit, AT("attn.qkv"), (s->heads + 2 * s->kv_heads) * s->head_dim,
-               s->dim, f->qkv_bias, base_std);
-    add_linear(p, unit, AT("attn.out"), s->dim, s->heads * s->head_dim, f->out_bias,
+    add_linear(p, unit, AT("attn.qkv"), model_qkv_rows(s), s->dim, model_qkv_bias(s),
+               base_std);
+    add_linear(p, unit, AT("attn.out"), s->dim, s->heads * s->head_dim, model_out_bias(s),
                residual_std);
+    if (s->family->sandwich) add_norm(p, unit, AT("post1"), s);
     add_norm(p, unit, AT("norm2"), s);
-    add_linear(p, unit, AT("mlp.up"), (f->act == KERN_SWIGLU ? 2 : 1) * s->ffn, s->dim,
-               f->mlp_bias, base_std);
-    add_linear(p, unit, AT("mlp.down"), s->dim, s->ffn, f->mlp_bias, residual_std);
+    add_linear(p, unit, AT("mlp.up"), model_up_rows(s), s->dim, model_mlp_bias(s),
+               base_std);
+    add_linear(p, unit, AT("mlp.down"), s->dim, s->ffn, model_mlp_bias(s), residual_std);
+    if (s->family->sandwich) add_norm(p, unit, AT("post2"), s);
 #undef AT
 }
 
@@ -93,10 +94,11 @@ kr_status params_build(struct params *out, const struct model_shape *s)
     add(&p, 0, "embed.token", s->vocab, s->dim, INIT_NORMAL, base_std);
     add(&p, 0, "embed.position", s->family->pos == POS_LEARNED ? s->context : 0, s->dim,
         INIT_NORMAL, base_std);
+    if (s->family->embed_norm) add_norm(&p, 0, "embed.norm", s);
     for (int32_t l = 0; l < s->layers; l++)
         add_block(&p, l, s);
     add_norm(&p, p.units - 1, "norm", s);
-    add_linear(&p, p.units - 1, "head", s->family->tied ? 0 : s->vocab, s->dim, false,
+    add_linear(&p, p.units - 1, "head", model_tied(s) ? 0 : s->vocab, s->dim, false,
                base_std);
     *out = p;
 done:

@@ -5,12 +5,16 @@
  * checkpoints: its parameters lie together in one flat array, each aligned to
  * PARAMS_ALIGN elements; gaps are zero and stay zero.  Matrices are (out, in), row-major.
  *
- *   unit 0       embed.token (V, C)   embed.position (P, C)
+ *   unit 0       embed.token (V, C)   embed.position (P, C)   embed.norm.weight .bias
  *   unit 1 + l   block.l.norm1.weight .bias   .attn.qkv.weight ((H + 2K) D, C) .bias
- *                .attn.out.weight (C, H D) .bias   .norm2.weight .bias
+ *                .attn.out.weight (C, H D) .bias   .post1.weight
+ *                .norm2.weight .bias
  *                .mlp.up.weight (F or 2F, C): gate rows, then up rows   .bias
- *                .mlp.down.weight (C, F) .bias
+ *                .mlp.down.weight (C, F) .bias   .post2.weight
  *   unit L + 1   norm.weight .bias   head.weight (V, C), absent when tied
+ *
+ * A family lacks some of them; qkv holds all query heads, then all key heads, then all
+ * value heads.
  */
 #ifndef TRAIN_PARAMS_H
 #define TRAIN_PARAMS_H

@@ -18,11 +18,24 @@ const struct cfg_field settings_table[] = {
     CFG_INT_FIXED(S, dim,      "model.dim",      "192",  2, 1 << 20, "channels of the residual stream"),
     CFG_INT_FIXED(S, heads,    "model.heads",    "6",    1, 4096,    "query heads"),
     CFG_INT_FIXED(S, kv_heads, "model.kv_heads", "2",    0, 4096,    "key/value heads; 0: as many as heads"),
+    CFG_INT_FIXED(S, head_dim, "model.head_dim", "0",    0, 1 << 16, "channels of a head; 0: model.dim / model.heads"),
     CFG_INT_FIXED(S, ffn,      "model.ffn",      "512",  1, 1 << 22, "channels inside the MLP"),
     CFG_INT_FIXED(S, vocab,    "model.vocab",    "257",  2, 1 << 24, "token ids; 257 is bytes and an end token"),
     CFG_INT_FIXED(S, context,  "model.context",  "256",  1, 1 << 24, "tokens in a sequence"),
+    CFG_REAL_FIXED(S, norm_eps, "model.norm_eps", "0", 0, 1, "added to the variance in norms; 0: as the family"),
+    CFG_ONE_OF_FIXED(S, tied, "model.tied", "family", "family|yes|no",
+                     "output matrix is the token embedding; family: as the family"),
+    CFG_ONE_OF_FIXED(S, qkv_bias, "model.qkv_bias", "family", "family|yes|no",
+                     "bias of queries, keys and values"),
+    CFG_ONE_OF_FIXED(S, out_bias, "model.out_bias", "family", "family|yes|no",
+                     "bias of the attention's output"),
+    CFG_ONE_OF_FIXED(S, mlp_bias, "model.mlp_bias", "family", "family|yes|no",
+                     "biases of the MLP"),
+    CFG_INT_FIXED(S, rope_dims, "model.rope_dims", "0", 0, 1 << 16, "rotated channels of a head; 0: as the family"),
     CFG_REAL_FIXED(S, rope_theta, "model.rope_theta", "10000", 1, 1e12, "base of the rotary frequencies"),
-    CFG_REAL_FIXED(S, rope_factor, "model.rope_factor", "1", 1, 1024, "LLaMA 3 stretching of low frequencies; 1: none"),
+    CFG_ONE_OF_FIXED(S, rope_scaling, "model.rope_scaling", "llama3", "llama3|linear",
+                     "which frequencies model.rope_factor divides: the low ones, or all"),
+    CFG_REAL_FIXED(S, rope_factor, "model.rope_factor", "1", 1, 1024, "stretching of rotary positions; 1: none"),
     CFG_REAL_FIXED(S, rope_low,  "model.rope_low",  "1", 0.01, 1024, "stretched fully below this many turns per old context"),
     CFG_REAL_FIXED(S, rope_high, "model.rope_high", "4", 0.01, 1024, "not stretched above this many turns per old context"),
     CFG_INT_FIXED(S, rope_old_context, "model.rope_old_context", "8192", 1, 1 << 24, "tokens, the context before stretching"),
@@ -81,13 +94,20 @@ void settings_shape(const struct settings *s, struct model_shape *out)
         .dim = s->dim,
         .heads = s->heads,
         .kv_heads = s->kv_heads ? s->kv_heads : s->heads,
-        .head_dim = s->dim / s->heads,
+        .head_dim = s->head_dim ? s->head_dim : s->dim / s->heads,
         .ffn = s->ffn,
         .vocab = s->vocab,
         .context = s->context,
         .rope_theta = s->rope_theta,
         .rope_scaling = { s->rope_factor, s->rope_low, s->rope_high,
-                          (double)s->rope_old_context },
+                          (double)s->rope_old_context,
+                          (enum rope_stretch)s->rope_scaling },
+        .rope_dims = s->rope_dims,
+        .norm_eps = s->norm_eps,
+        .tied = (enum as_family)s->tied,
+        .qkv_bias = (enum as_family)s->qkv_bias,
+        .out_bias = (enum as_family)s->out_bias,
+        .mlp_bias = (enum as_family)s->mlp_bias,
     };
 }
 
@@ -103,6 +123,12 @@ kr_status settings_check(const struct settings *s, int32_t ranks)
     struct model_shape shape;
 
     settings_shape(s, &shape);
+    if (s->head_dim == 0 && s->dim % s->heads != 0)
+        return KR_FAIL(KR_ERR_ARG,
+                       "model.dim = %" PRId64 " is not a multiple of model.heads"
+                       " = %" PRId64 "; set model.head_dim if heads are to have another"
+                       " size",
+                       s->dim, s->heads);
     TRY(model_shape_check(&shape));
     if (s->batch % s->micro_batch != 0)
         return KR_FAIL(KR_ERR_ARG,

@@ -19,7 +19,11 @@ enum reduce { REDUCE_CANONICAL, REDUCE_LIBRARY };
 
 struct settings {
     int family; /* index into families[] */
-    int64_t layers, dim, heads, kv_heads, ffn, vocab, context;
+    int64_t layers, dim, heads, kv_heads, head_dim, ffn, vocab, context;
+    double norm_eps;
+    int tied, qkv_bias, out_bias, mlp_bias; /* enum as_family */
+    int rope_scaling;                       /* enum rope_stretch */
+    int64_t rope_dims;
     double rope_theta, rope_factor, rope_low, rope_high;
     int64_t rope_old_context;
 
