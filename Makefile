@@ -44,7 +44,7 @@ VERSION   := $(shell cat VERSION)
 
 # --- modules, ground first; a module links only against those before it ----------------
 base.src        := $(wildcard base/*.c)
-kernels.src     := $(wildcard kernels/*.c kernels/cpu/*.c kernels/guard/*.c)
+kernels.src     := $(wildcard kernels/*.c kernels/cpu/*.c kernels/cpu16/*.c kernels/guard/*.c)
 kernels64.src   := $(wildcard kernels/cpu/*.c)
 comm.src        := $(wildcard comm/*.c)
 checkpoints.src := $(wildcard checkpoints/*.c)

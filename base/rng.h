@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 /* Streams keep uses of one seed apart. */
-enum rng_stream { RNG_INIT = 1, RNG_ORDER, RNG_SHIFT, RNG_SAMPLE, RNG_TEST };
+enum rng_stream { RNG_INIT = 1, RNG_ORDER, RNG_SHIFT, RNG_SAMPLE, RNG_TEST, RNG_ROUND };
 
 /* The bare function of the paper. */
 void rng_philox(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]);

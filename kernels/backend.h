@@ -1,7 +1,7 @@
 /*
  * backend.h - what a back end provides.  For kernels/ itself; callers use device.h.
  *
- * A host back end (cpu, cpu64, guard) shares queues, events and copies of host.c and
+ * A host back end (cpu, cpu64, cpu16, guard) shares queues, events and copies of host.c and
  * brings a table of operations and, if it wants, its own memory and a gate that opens
  * and closes it around every operation.  A GPU back end brings all of them.
  */
@@ -12,7 +12,7 @@
 
 struct kern_backend {
     const char *name;
-    enum kern_dtype type;
+    enum kern_dtype type, wide; /* device.h */
     bool is_host;
     const struct kern_ops *ops;
     kr_status (*open)(void **state, int local_rank, int threads); /* opt */
@@ -39,6 +39,7 @@ struct kern_backend {
     kr_status (*event_wait)(void *event, void *stream);
 };
 
-extern const struct kern_backend kern_cpu_backend, kern_cpu64_backend, kern_guard_backend;
+extern const struct kern_backend kern_cpu_backend, kern_cpu64_backend, kern_cpu16_backend,
+    kern_guard_backend;
 
 #endif

@@ -1,10 +1,11 @@
-/* cpu_backend.c - the devices "cpu" and "cpu64": plain host memory, no gate. */
+/* cpu_backend.c - the devices "cpu", "cpu64" and "cpu16": plain host memory, no gate. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "kernels/cpu/blas.h"
 #include "kernels/cpu/table.h"
+#include "kernels/cpu16/cpu16.h"
 #include "kernels/host.h"
 
 struct cpu_state {
@@ -47,12 +48,15 @@ static kr_status open_cpu(void **state, int local_rank, int threads)
 static const char *describe(void *state) { return ((struct cpu_state *)state)->about; }
 
 /* clang-format off */
-#define CPU_BACKEND(label, dtype, table)                                         \
-    { .name = label, .type = dtype, .is_host = true, .ops = &table,              \
-      .open = open_cpu, .close = mem_free, .describe = describe,                 \
+#define CPU_BACKEND(label, narrow, whole, table)                                 \
+    { .name = label, .type = narrow, .wide = whole, .is_host = true,             \
+      .ops = &table, .open = open_cpu, .close = mem_free, .describe = describe,                 \
       .alloc = host_alloc, .free = host_free, HOST_QUEUES }
 /* clang-format on */
 
-const struct kern_backend kern_cpu_backend = CPU_BACKEND("cpu", KERN_F32, cpu_table);
+const struct kern_backend kern_cpu_backend =
+    CPU_BACKEND("cpu", KERN_F32, KERN_F32, cpu_table);
 const struct kern_backend kern_cpu64_backend =
-    CPU_BACKEND("cpu64", KERN_F64, cpu64_table);
+    CPU_BACKEND("cpu64", KERN_F64, KERN_F64, cpu64_table);
+const struct kern_backend kern_cpu16_backend =
+    CPU_BACKEND("cpu16", KERN_BF16, KERN_F32, cpu16_table);

@@ -10,6 +10,7 @@
 static const struct kern_backend *const backends[] = {
     &kern_cpu_backend,
     &kern_cpu64_backend,
+    &kern_cpu16_backend,
     &kern_guard_backend,
 };
 
@@ -54,6 +55,7 @@ void kern_device_close(struct kern_device *d)
 
 const char *kern_device_name(const struct kern_device *d) { return d->back->name; }
 enum kern_dtype kern_device_type(const struct kern_device *d) { return d->back->type; }
+enum kern_dtype kern_device_wide(const struct kern_device *d) { return d->back->wide; }
 bool kern_device_is_host(const struct kern_device *d) { return d->back->is_host; }
 const char *kern_device_describe(const struct kern_device *d)
 {

@@ -6,7 +6,14 @@
  *   "cpu64"  the same source text in double precision, for tests of gradients
  *   "guard"  cpu, but its memory is unreadable outside a kernel and filled with NaN when
  *            fresh: a trainer that peeks at device memory crashes on any laptop
- *   "cuda"   the GPU numbered by the local rank
+ *   "cpu16"  cpu over bf16 storage: slow, and exact; the reference of mixed precision
+ *   "cuda"   the GPU numbered by the local rank, bf16
+ *   "cuda32" the same, fp32
+ *
+ * Types.  A device has two.  `type` is that of weights, activations, logits and their
+ * gradients; `wide` is that of what must not lose digits: gradients of weights, master
+ * weights, moments, statistics of norms, log sums of attention, losses, rope table.
+ * fp32/fp32 for cpu, guard and cuda32, fp64/fp64 for cpu64, bf16/fp32 for cpu16 and cuda.
  *
  * Work is enqueued on queues and runs in order within one; events order queues among
  * each other.  The compute queue of a CPU device runs each call at once, on the calling
@@ -60,8 +67,9 @@ void kern_device_close(struct kern_device *d); /* after all its queues; NULL is 
 const char *kern_device_name(const struct kern_device *d); /* "cpu" */
 const char *
 kern_device_describe(const struct kern_device *d); /* processor, matmul library */
+enum kern_dtype kern_device_type(const struct kern_device *d); /* weights, activations */
 enum kern_dtype
-kern_device_type(const struct kern_device *d);         /* of weights and gradients */
+kern_device_wide(const struct kern_device *d);         /* gradients of weights, moments */
 bool kern_device_is_host(const struct kern_device *d); /* memory that MPI can read */
 
 /* [local] Device memory, aligned to at least 256 bytes.  The contents are unspecified

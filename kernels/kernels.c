@@ -31,16 +31,36 @@ struct kern_mat kern_cols(struct kern_mat m, int64_t first, int64_t count)
 
 /* ---- checks --------------------------------------------------------------------------- */
 
+/* A whole view, of any type. */
+static bool whole(struct kern_mat m)
+{
+    return m.at && m.rows >= 0 && m.cols >= 0 && m.ld >= m.cols;
+}
+
+static bool shaped(struct kern_mat m, int64_t rows, int64_t cols)
+{
+    return whole(m) && m.rows == rows && m.cols == cols;
+}
+
+static enum kern_dtype type_of(const struct kern_queue *q)
+{
+    return q->device->back->type;
+}
+
+static enum kern_dtype wide_of(const struct kern_queue *q)
+{
+    return q->device->back->wide;
+}
+
 /* A whole view of the device's type. */
 static bool sound(const struct kern_queue *q, struct kern_mat m)
 {
-    return m.at && m.rows >= 0 && m.cols >= 0 && m.ld >= m.cols &&
-           m.type == q->device->back->type;
+    return whole(m) && m.type == type_of(q);
 }
 
 static bool is(const struct kern_queue *q, struct kern_mat m, int64_t rows, int64_t cols)
 {
-    return sound(q, m) && m.rows == rows && m.cols == cols;
+    return shaped(m, rows, cols) && m.type == type_of(q);
 }
 
 static bool is_or_none(const struct kern_queue *q, struct kern_mat m, int64_t rows,
@@ -49,12 +69,42 @@ static bool is_or_none(const struct kern_queue *q, struct kern_mat m, int64_t ro
     return !m.at || is(q, m, rows, cols);
 }
 
+static bool is_wide(const struct kern_queue *q, struct kern_mat m, int64_t rows,
+                    int64_t cols)
+{
+    return shaped(m, rows, cols) && m.type == wide_of(q);
+}
+
+static bool is_wide_or_none(const struct kern_queue *q, struct kern_mat m, int64_t rows,
+                            int64_t cols)
+{
+    return !m.at || is_wide(q, m, rows, cols);
+}
+
+/* What optimizer state may be kept in: wide, or bf16 beside fp32. */
+static bool is_kept(const struct kern_queue *q, struct kern_mat m, int64_t rows,
+                    int64_t cols)
+{
+    return shaped(m, rows, cols) &&
+           (m.type == wide_of(q) || (m.type == KERN_BF16 && wide_of(q) == KERN_F32));
+}
+
+/* Any type that this device stores. */
+static bool is_stored(const struct kern_queue *q, struct kern_mat m, int64_t rows,
+                      int64_t cols)
+{
+    return is(q, m, rows, cols) || is_kept(q, m, rows, cols);
+}
+
 static kr_status refuse(const char *name, struct kern_mat a, struct kern_mat b)
 {
+    static const char *const types[] = { "fp32", "fp64", "bf16" };
+
     return KR_FAIL(KR_ERR_ARG,
-                   "%s: operands do not fit: (%" PRId64 ", %" PRId64 ") ld %" PRId64
-                   " and (%" PRId64 ", %" PRId64 ") ld %" PRId64,
-                   name, a.rows, a.cols, a.ld, b.rows, b.cols, b.ld);
+                   "%s: operands do not fit: %s (%" PRId64 ", %" PRId64 ") ld %" PRId64
+                   " and %s (%" PRId64 ", %" PRId64 ") ld %" PRId64,
+                   name, types[a.type], a.rows, a.cols, a.ld, types[b.type], b.rows,
+                   b.cols, b.ld);
 }
 
 /* Call entry with the gate of the device open. */
@@ -72,22 +122,33 @@ static kr_status refuse(const char *name, struct kern_mat a, struct kern_mat b)
 
 kr_status kern_fill(struct kern_queue *q, struct kern_mat y, double value)
 {
-    if (!sound(q, y)) return refuse("fill", y, y);
+    if (!is_stored(q, y, y.rows, y.cols)) return refuse("fill", y, y);
     ENTER(q, fill, y, value);
 }
 
 kr_status kern_copy(struct kern_queue *q, struct kern_mat y, struct kern_mat x)
 {
-    if (!sound(q, x) || !is(q, y, x.rows, x.cols)) return refuse("copy", y, x);
+    if (!is_stored(q, x, x.rows, x.cols) || !is_stored(q, y, x.rows, x.cols))
+        return refuse("copy", y, x);
     ENTER(q, copy, y, x);
 }
 
 kr_status kern_add(struct kern_queue *q, struct kern_mat y, struct kern_mat a,
                    struct kern_mat b)
 {
-    if (!sound(q, y) || !is(q, a, y.rows, y.cols) || !is(q, b, y.rows, y.cols))
+    if (!(sound(q, y) || is_wide(q, y, y.rows, y.cols)) || a.type != y.type ||
+        b.type != y.type || !shaped(a, y.rows, y.cols) || !shaped(b, y.rows, y.cols))
         return refuse("add", a, b);
     ENTER(q, add, y, a, b);
+}
+
+kr_status kern_add_round(struct kern_queue *q, struct kern_mat y, struct kern_mat a,
+                         struct kern_mat b, const struct kern_round *r)
+{
+    if (y.type != KERN_BF16 || !is_kept(q, y, 1, y.cols) ||
+        (a.at && !is_kept(q, a, 1, y.cols)) || !is_kept(q, b, 1, y.cols) || r->first < 0)
+        return refuse("add_round", y, b);
+    ENTER(q, add_round, y, a, b, r);
 }
 
 /* ---- linear --------------------------------------------------------------------------- */
@@ -131,8 +192,8 @@ kr_status kern_linear_bwd_x(struct kern_queue *q, struct kern_mat dx, struct ker
 kr_status kern_linear_bwd_w(struct kern_queue *q, struct kern_mat dw, struct kern_mat db,
                             struct kern_mat dy, struct kern_mat x, bool add)
 {
-    if (!sound(q, dw) || !is(q, dy, x.rows, dw.rows) || !is(q, x, dy.rows, dw.cols) ||
-        !is_or_none(q, db, 1, dw.rows))
+    if (!is_wide(q, dw, dw.rows, dw.cols) || !is(q, dy, x.rows, dw.rows) ||
+        !is(q, x, dy.rows, dw.cols) || !is_wide_or_none(q, db, 1, dw.rows))
         return refuse("linear_bwd_w", dy, x);
     TRY(matmul(q, dw, dy, true, x, false, add));
     return db.at ? sum_rows(q, db, dy, add) : KR_OK;
@@ -160,8 +221,8 @@ static kr_status embed_bwd(struct kern_queue *q, struct kern_mat dwte,
 kr_status kern_embed_bwd(struct kern_queue *q, struct kern_mat dwte, struct kern_mat dwpe,
                          const int32_t *token, struct kern_mat dx, int64_t seq, bool add)
 {
-    if (!token || seq < 1 || !sound(q, dx) || !is(q, dwte, dwte.rows, dx.cols) ||
-        !is_or_none(q, dwpe, dwpe.rows, dx.cols) || (dwpe.at && dwpe.rows < seq) ||
+    if (!token || seq < 1 || !sound(q, dx) || !is_wide(q, dwte, dwte.rows, dx.cols) ||
+        !is_wide_or_none(q, dwpe, dwpe.rows, dx.cols) || (dwpe.at && dwpe.rows < seq) ||
         dx.rows % seq != 0)
         return refuse("embed_bwd", dx, dwte);
     if (!add) TRY(kern_fill(q, dwte, 0));
@@ -174,7 +235,7 @@ kr_status kern_norm_fwd(struct kern_queue *q, enum kern_norm kind, struct kern_m
                         struct kern_mat b, double eps)
 {
     if (!sound(q, x) || x.cols < 1 || !is(q, y, x.rows, x.cols) ||
-        !is(q, stats, 2, x.rows) || !is(q, w, 1, x.cols) ||
+        !is_wide(q, stats, 2, x.rows) || !is(q, w, 1, x.cols) ||
         !is_or_none(q, b, 1, x.cols) || !(eps > 0))
         return refuse("norm_fwd", x, w);
     ENTER(q, norm_fwd, kind, y, stats, x, w, b, eps);
@@ -186,8 +247,9 @@ kr_status kern_norm_bwd(struct kern_queue *q, enum kern_norm kind, struct kern_m
                         struct kern_mat stats)
 {
     if (!sound(q, x) || x.cols < 1 || !is(q, dx, x.rows, x.cols) ||
-        !is(q, dy, x.rows, x.cols) || !is(q, dw, 1, x.cols) ||
-        !is_or_none(q, db, 1, x.cols) || !is(q, w, 1, x.cols) || !is(q, stats, 2, x.rows))
+        !is(q, dy, x.rows, x.cols) || !is_wide(q, dw, 1, x.cols) ||
+        !is_wide_or_none(q, db, 1, x.cols) || !is(q, w, 1, x.cols) ||
+        !is_wide(q, stats, 2, x.rows))
         return refuse("norm_bwd", dy, x);
     ENTER(q, norm_bwd, kind, dx, add_dx, dw, db, add_dw, dy, x, w, stats);
 }
@@ -219,9 +281,9 @@ kr_status kern_rope(struct kern_queue *q, struct kern_mat x, struct kern_mat tab
                     int64_t heads, int64_t head_dim, int64_t seq,
                     enum kern_pairing pairing, bool inverse)
 {
-    if (heads < 1 || seq < 1 || !is(q, x, x.rows, heads * head_dim) || !sound(q, table) ||
-        table.rows < seq || table.cols % 2 != 0 || table.cols > head_dim ||
-        x.rows % seq != 0)
+    if (heads < 1 || seq < 1 || !is(q, x, x.rows, heads * head_dim) ||
+        !is_wide(q, table, table.rows, table.cols) || table.rows < seq ||
+        table.cols % 2 != 0 || table.cols > head_dim || x.rows % seq != 0)
         return refuse("rope", x, table);
     ENTER(q, rope, x, table, heads, head_dim, seq, pairing, inverse);
 }
@@ -236,7 +298,7 @@ static bool heads_fit(const struct kern_queue *q, struct kern_mat out,
            h->head_dim >= 1 && h->seq >= 1 && sound(q, out) &&
            out.cols == h->heads * h->head_dim && out.rows % h->seq == 0 &&
            is(q, qkv, out.rows, (h->heads + 2 * h->kv_heads) * h->head_dim) &&
-           is(q, lse, h->heads, out.rows);
+           is_wide(q, lse, h->heads, out.rows);
 }
 
 kr_status kern_attention_fwd(struct kern_queue *q, struct kern_mat out,
@@ -262,7 +324,8 @@ kr_status kern_cross_entropy(struct kern_queue *q, struct kern_mat loss,
                              struct kern_mat dlogits, struct kern_mat logits,
                              const int32_t *label, double grad_scale)
 {
-    if (!label || !sound(q, logits) || logits.cols < 1 || !is(q, loss, 1, logits.rows) ||
+    if (!label || !sound(q, logits) || logits.cols < 1 ||
+        !is_wide(q, loss, 1, logits.rows) ||
         !is_or_none(q, dlogits, logits.rows, logits.cols))
         return refuse("cross_entropy", loss, logits);
     ENTER(q, cross_entropy, loss, dlogits, logits, label, grad_scale);
@@ -272,21 +335,23 @@ kr_status kern_cross_entropy(struct kern_queue *q, struct kern_mat loss,
 
 kr_status kern_sum(struct kern_queue *q, double *out, struct kern_mat x)
 {
-    if (!out || !is(q, x, 1, x.cols)) return refuse("sum", x, x);
+    if (!out || !is_wide(q, x, 1, x.cols)) return refuse("sum", x, x);
     ENTER(q, sum, out, x);
 }
 
 kr_status kern_sumsq(struct kern_queue *q, double *out, struct kern_mat x)
 {
-    if (!out || !is(q, x, 1, x.cols)) return refuse("sumsq", x, x);
+    if (!out || !is_kept(q, x, 1, x.cols)) return refuse("sumsq", x, x);
     ENTER(q, sumsq, out, x);
 }
 
 kr_status kern_adamw(struct kern_queue *q, struct kern_mat w, struct kern_mat m,
-                     struct kern_mat v, struct kern_mat g, const struct kern_adamw *p)
+                     struct kern_mat v, struct kern_mat g, struct kern_mat copy,
+                     const struct kern_adamw *p)
 {
-    if (!is(q, w, 1, w.cols) || !is(q, m, 1, w.cols) || !is(q, v, 1, w.cols) ||
-        !is(q, g, 1, w.cols))
+    if (!is_wide(q, w, 1, w.cols) || !is_kept(q, m, 1, w.cols) || m.type != v.type ||
+        !shaped(v, 1, w.cols) || !is_kept(q, g, 1, w.cols) || p->round.first < 0 ||
+        (copy.at && (type_of(q) == wide_of(q) || !is(q, copy, 1, w.cols))))
         return refuse("adamw", w, g);
-    ENTER(q, adamw, w, m, v, g, p);
+    ENTER(q, adamw, w, m, v, g, copy, p);
 }

@@ -11,8 +11,12 @@
  * of the table trust their arguments.  A view with at == NULL means "there is none": a
  * missing bias, a gradient nobody wants.
  *
- * Unless said otherwise, matrices are of the device's type and outputs may not overlap
- * inputs.  `add`: false overwrites the output, true adds to what is there.
+ * Types: device.h has the rule.  Unless said otherwise, matrices are of the device's
+ * `type`; "wide" marks those of its wide type.  Sums are formed in the wide type and
+ * rounded once, to nearest even, where they are stored narrower.
+ *
+ * Unless said otherwise, outputs may not overlap inputs.  `add`: false overwrites the
+ * output, true adds to what is there.
  *
  * The same input gives the same bits, on any number of threads: every sum has one order,
  * fixed by the shapes.  docs/numerics.md says which order.
@@ -51,10 +55,20 @@ struct kern_heads {
     const int32_t *start;
 };
 
+/* Stochastic rounding to bf16 (base/bf16.h).  Element i of an operand has number first + i
+ * = n and takes 16 bits of Philox block (key, RNG_ROUND, sub, n / 8): half n mod 2, lower
+ * first, of word n mod 8 / 2.  So the bits depend on the number alone, not on who owns it. */
+struct kern_round {
+    uint64_t key;
+    uint32_t sub;
+    int64_t first;
+};
+
 struct kern_adamw {
     double lr, beta1, beta2, eps, weight_decay;
     double correct1, correct2; /* 1 - beta1^t, 1 - beta2^t */
     double grad_scale;         /* multiplies every gradient: clipping, token count */
+    struct kern_round round;   /* of m where it is bf16; of v, with sub + 1 */
 };
 
 static inline struct kern_mat kern_mat(void *at, int64_t rows, int64_t cols,
@@ -71,15 +85,20 @@ static const struct kern_mat kern_none = { 0 };
 struct kern_mat kern_rows(struct kern_mat m, int64_t first, int64_t count);
 struct kern_mat kern_cols(struct kern_mat m, int64_t first, int64_t count);
 
-/* y (N, C) = value. */
+/* y (N, C) = value.  y: type, wide or bf16. */
 kr_status kern_fill(struct kern_queue *q, struct kern_mat y, double value);
 
-/* y (N, C) = x. */
+/* y (N, C) = x, rounded to nearest even where y is narrower.  Both: type, wide or bf16. */
 kr_status kern_copy(struct kern_queue *q, struct kern_mat y, struct kern_mat x);
 
-/* y = a + b, all (N, C); y may be a or b. */
+/* y = a + b, all (N, C) and of one type, which may be wide; y may be a or b. */
 kr_status kern_add(struct kern_queue *q, struct kern_mat y, struct kern_mat a,
                    struct kern_mat b);
+
+/* y (1, n) bf16 = a + b, summed in fp32 and rounded by chance.  a may be none (0) or y; b
+ * may be y; both wide or bf16.  Not on devices whose wide type is fp64. */
+kr_status kern_add_round(struct kern_queue *q, struct kern_mat y, struct kern_mat a,
+                         struct kern_mat b, const struct kern_round *r);
 
 /*
  * y = x w^T + b:   y (N, O)  x (N, I)  w (O, I)  b (1, O) or none.
@@ -92,7 +111,8 @@ kr_status kern_linear_fwd(struct kern_queue *q, struct kern_mat y, struct kern_m
 kr_status kern_linear_bwd_x(struct kern_queue *q, struct kern_mat dx, struct kern_mat dy,
                             struct kern_mat w, bool add);
 
-/* dw (O, I) [+]= dy^T x;  db (1, O) or none [+]= sum of the rows of dy, in order. */
+/* dw (O, I) wide [+]= dy^T x;  db (1, O) wide or none [+]= sum of the rows of dy, in
+ * order. */
 kr_status kern_linear_bwd_w(struct kern_queue *q, struct kern_mat dw, struct kern_mat db,
                             struct kern_mat dy, struct kern_mat x, bool add);
 
@@ -104,14 +124,14 @@ kr_status kern_embed_fwd(struct kern_queue *q, struct kern_mat x, const int32_t 
                          struct kern_mat wte, struct kern_mat wpe, int64_t seq);
 
 /* dwte[token[n]] += dx[n], in the order of n; dwpe[n mod T] [+]= dx[n] in the order of n.
- * `add` as above; false clears dwte and dwpe first. */
+ * dwte, dwpe wide.  `add` as above; false clears them first. */
 kr_status kern_embed_bwd(struct kern_queue *q, struct kern_mat dwte, struct kern_mat dwpe,
                          const int32_t *token, struct kern_mat dx, int64_t seq, bool add);
 
 /*
  * Row by row:  LayerNorm  y = (x - mean) * r * w + b,  r = 1 / sqrt(var + eps)
  *              RMSNorm    y = x * r * w,               r = 1 / sqrt(mean(x^2) + eps)
- * stats (2, N): mean (LayerNorm only) and r, kept for the backward.  w, b (1, C); b may
+ * stats (2, N) wide: mean (LayerNorm only) and r, kept for the backward.  w, b (1, C); b may
  * be none.
  */
 kr_status kern_norm_fwd(struct kern_queue *q, enum kern_norm kind, struct kern_mat y,
@@ -122,7 +142,8 @@ kr_status kern_norm_fwd(struct kern_queue *q, enum kern_norm kind, struct kern_m
  * With xh = (x - mean) r and g = dy * w:
  *   LayerNorm  dx [+]= r (g - mean(g) - xh mean(g xh))
  *   RMSNorm    dx [+]= r (g - xh mean(g xh))          (mean = 0)
- *   dw [+]= sum of the rows of dy xh;  db [+]= sum of the rows of dy; in row order.
+ *   dw [+]= sum of the rows of dy xh;  db [+]= sum of the rows of dy; in row order;
+ * both wide.
  * add_dx and add_dw as `add`.  dx may be dy.
  */
 kr_status kern_norm_bwd(struct kern_queue *q, enum kern_norm kind, struct kern_mat dx,
@@ -142,7 +163,7 @@ kr_status kern_act_bwd(struct kern_queue *q, enum kern_act kind, struct kern_mat
 
 /*
  * Rotate `heads` heads of size D that lie side by side in x (N, heads * D), in place.
- * Row n has position n mod T.  table (T, R): cos of R/2 angles, then sin; the first R
+ * Row n has position n mod T.  table (T, R) wide: cos of R/2 angles, then sin; the first R
  * dims of each head turn, the rest stays.  Pair (a, b) -> (a cos - b sin, b cos + a sin),
  * a and b are dims (i, i + R/2) for HALF, (2i, 2i + 1) for INTERLEAVED.  `inverse` turns
  * back: the backward.
@@ -154,7 +175,7 @@ kr_status kern_rope(struct kern_queue *q, struct kern_mat x, struct kern_mat tab
 /*
  * Causal attention, tiled, with online softmax; no T x T matrix is ever stored.  Row i sees
  * rows start[i] .. i of its sequence; tiles that no row sees are not computed.
- *   out (N, H D)   lse (H, N) log of the sum of exp(scores), for the backward
+ *   out (N, H D)   lse (H, N) wide: log of the sum of exp(scores), for the backward
  *   qkv (N, (H + 2K) D)
  */
 kr_status kern_attention_fwd(struct kern_queue *q, struct kern_mat out,
@@ -165,7 +186,7 @@ kr_status kern_attention_fwd(struct kern_queue *q, struct kern_mat out,
  * With P = exp(scores - lse), Delta_i = dout_i . out_i, dS = P (dout V^T - Delta):
  *   dV = P^T dout   dQ = scale dS K   dK = scale dS^T Q
  * dK and dV sum over the H / K query heads of a group, in order.
- *   dqkv as qkv, overwritten   delta (H, N) scratch   dout, out (N, H D)
+ *   dqkv as qkv, overwritten   delta (H, N) wide, scratch   dout, out (N, H D)
  */
 kr_status kern_attention_bwd(struct kern_queue *q, struct kern_mat dqkv,
                              struct kern_mat delta, struct kern_mat dout,
@@ -175,17 +196,17 @@ kr_status kern_attention_bwd(struct kern_queue *q, struct kern_mat dqkv,
 /*
  * Per row n: loss[n] = log sum exp(logits[n]) - logits[n, label[n]], 0 where label[n] is
  * KERN_IGNORE; dlogits[n] = grad_scale * (softmax - one hot), 0 where ignored.
- *   loss (1, N)   dlogits (N, V) or none, may be logits   label: device, N of int32
+ *   loss (1, N) wide   dlogits (N, V) or none, may be logits   label: device, N of int32
  */
 kr_status kern_cross_entropy(struct kern_queue *q, struct kern_mat loss,
                              struct kern_mat dlogits, struct kern_mat logits,
                              const int32_t *label, double grad_scale);
 
-/* out[0] (device, double) = sum of x (1, n), pairwise over fixed blocks. */
+/* out[0] (device, double) = sum of x (1, n) wide, pairwise over fixed blocks. */
 kr_status kern_sum(struct kern_queue *q, double *out, struct kern_mat x);
 
 /* out[i] (device, doubles) = sum of squares of elements i * KERN_SUM_BLOCK ... of x
- * (1, n); the last block may be short.  Blocks lie at fixed places, so whoever owns
+ * (1, n), wide or bf16; the last block may be short.  Blocks lie at fixed places, so whoever owns
  * whole blocks computes the same numbers.  NaN and inf come through. */
 kr_status kern_sumsq(struct kern_queue *q, double *out, struct kern_mat x);
 
@@ -193,10 +214,14 @@ kr_status kern_sumsq(struct kern_queue *q, double *out, struct kern_mat x);
  * AdamW (Loshchilov, Hutter 2019), in place, element by element:
  *   g' = g grad_scale   m = b1 m + (1 - b1) g'   v = b2 v + (1 - b2) g'^2
  *   w -= lr (m / correct1 / (sqrt(v / correct2) + eps) + weight_decay w)
- * w, m, v, g (1, n).
+ * w, m, v, g (1, n).  w wide: the master weights.  m and v: both wide, or both bf16 and
+ * then rounded by chance after w has used what was rounded away.  g wide or bf16.
+ * copy (1, n), of the device's type, or none: also gets the new w, rounded to nearest
+ * even; none where the type is the wide one.
  */
 kr_status kern_adamw(struct kern_queue *q, struct kern_mat w, struct kern_mat m,
-                     struct kern_mat v, struct kern_mat g, const struct kern_adamw *p);
+                     struct kern_mat v, struct kern_mat g, struct kern_mat copy,
+                     const struct kern_adamw *p);
 
 /*
  * One table per back end.  Entries have the meaning of the front doors above.  Entries
@@ -208,7 +233,10 @@ struct kern_ops {
     kr_status (*copy)(void *stream, struct kern_mat y, struct kern_mat x);
     kr_status (*add)(void *stream, struct kern_mat y, struct kern_mat a,
                      struct kern_mat b);
-    /* c (M, N) [+]= op(a) op(b); ta: a is (K, M), read transposed; tb: b is (N, K) */
+    kr_status (*add_round)(void *stream, struct kern_mat y, struct kern_mat a,
+                           struct kern_mat b, const struct kern_round *r);
+    /* c (M, N) [+]= op(a) op(b); ta: a is (K, M), read transposed; tb: b is (N, K);
+     * c of the device's type or wide */
     kr_status (*matmul)(void *stream, struct kern_mat c, struct kern_mat a, bool ta,
                         struct kern_mat b, bool tb, bool add);
     kr_status (*add_bias)(void *stream, struct kern_mat y, struct kern_mat b);
@@ -246,7 +274,8 @@ struct kern_ops {
     kr_status (*sum)(void *stream, double *out, struct kern_mat x);
     kr_status (*sumsq)(void *stream, double *out, struct kern_mat x);
     kr_status (*adamw)(void *stream, struct kern_mat w, struct kern_mat m,
-                       struct kern_mat v, struct kern_mat g, const struct kern_adamw *p);
+                       struct kern_mat v, struct kern_mat g, struct kern_mat copy,
+                       const struct kern_adamw *p);
 };
 
 #ifdef __cplusplus

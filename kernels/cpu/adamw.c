@@ -1,7 +1,8 @@
-/* adamw.c - one pass over four arrays. */
+/* adamw.c - one pass over four arrays, in pieces that stay in the cache. */
+#include "kernels/cpu/narrow.h"
 #include "kernels/cpu/ops.h"
 
-enum { PIECE = 16384 };
+enum { PIECE = 4096 };
 
 struct factors {
     real beta1, beta2, rest1, rest2, grad, step, root, eps, keep;
@@ -41,14 +42,31 @@ static void update(real *restrict w, real *restrict m, real *restrict v,
     }
 }
 
+/* Elements begin .. begin + n.  What is stored as bf16 is widened, updated, and rounded. */
+static void update_piece(struct kern_mat w, struct kern_mat m, struct kern_mat v,
+                         struct kern_mat g, struct factors f, const struct kern_round *r,
+                         int64_t begin, int64_t n)
+{
+    struct kern_round second = { r->key, r->sub + 1, r->first };
+    real m_room[PIECE], v_room[PIECE], g_room[PIECE];
+    real *first_moment = CPU(load)(m, begin, n, m_room);
+    real *second_moment = CPU(load)(v, begin, n, v_room);
+
+    update(row(w, 0) + begin, first_moment, second_moment, CPU(load)(g, begin, n, g_room),
+           f, n);
+    CPU(store)(m, begin, n, first_moment, r);
+    CPU(store)(v, begin, n, second_moment, &second);
+}
+
 kr_status CPU(adamw)(void *stream, struct kern_mat w, struct kern_mat m,
-                     struct kern_mat v, struct kern_mat g, const struct kern_adamw *p)
+                     struct kern_mat v, struct kern_mat g, struct kern_mat copy,
+                     const struct kern_adamw *p)
 {
     struct factors f = factors(p);
 
 #pragma omp parallel for num_threads(team(stream, w.cols))
     for (int64_t i = 0; i < w.cols; i += PIECE)
-        update(row(w, 0) + i, row(m, 0) + i, row(v, 0) + i, row(g, 0) + i, f,
-               w.cols - i < PIECE ? w.cols - i : PIECE);
-    return KR_OK;
+        update_piece(w, m, v, g, f, &p->round, i,
+                     w.cols - i < PIECE ? w.cols - i : PIECE);
+    return copy.at ? CPU(copy)(stream, copy, w) : KR_OK;
 }

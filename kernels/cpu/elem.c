@@ -1,4 +1,5 @@
-/* elem.c - fill, copy, add, bias, sums over rows. */
+/* elem.c - fill, add, bias, sums over rows. */
+#include "base/bf16.h"
 #include "kernels/cpu/ops.h"
 
 enum { STRIPE = 64 /* columns that one piece of a sum over rows takes */ };
@@ -15,10 +16,23 @@ static int64_t piece_len(int64_t n, int64_t p)
     return n - p * PIECE < PIECE ? n - p * PIECE : PIECE;
 }
 
+static void fill_bf16(struct kern_mat y, double value)
+{
+    uint16_t *at = y.at, bits = bf16_round((float)value);
+
+    for (int64_t i = 0; i < y.rows; i++)
+        for (int64_t k = 0; k < y.cols; k++)
+            at[i * y.ld + k] = bits;
+}
+
 kr_status CPU(fill)(void *stream, struct kern_mat y, double value)
 {
     int64_t rows = dense(y) ? 1 : y.rows, n = dense(y) ? y.rows * y.cols : y.cols;
 
+    if (y.type == KERN_BF16) {
+        fill_bf16(y, value);
+        return KR_OK;
+    }
     for (int64_t i = 0; i < rows; i++) {
 #pragma omp parallel for num_threads(team(stream, n))
         for (int64_t p = 0; p < pieces(n); p++) {
@@ -28,14 +42,6 @@ kr_status CPU(fill)(void *stream, struct kern_mat y, double value)
                 at[k] = (real)value;
         }
     }
-    return KR_OK;
-}
-
-kr_status CPU(copy)(void *stream, struct kern_mat y, struct kern_mat x)
-{
-#pragma omp parallel for num_threads(team(stream, x.rows *x.cols))
-    for (int64_t i = 0; i < x.rows; i++)
-        memcpy(row(y, i), row(x, i), (size_t)x.cols * sizeof(real));
     return KR_OK;
 }
 

@@ -7,6 +7,8 @@
 kr_status CPU(fill)(void *stream, struct kern_mat y, double value);
 kr_status CPU(copy)(void *stream, struct kern_mat y, struct kern_mat x);
 kr_status CPU(add)(void *stream, struct kern_mat y, struct kern_mat a, struct kern_mat b);
+kr_status CPU(add_round)(void *stream, struct kern_mat y, struct kern_mat a,
+                         struct kern_mat b, const struct kern_round *r);
 kr_status CPU(matmul)(void *stream, struct kern_mat c, struct kern_mat a, bool ta,
                       struct kern_mat b, bool tb, bool add);
 kr_status CPU(add_bias)(void *stream, struct kern_mat y, struct kern_mat b);
@@ -41,6 +43,7 @@ kr_status CPU(cross_entropy)(void *stream, struct kern_mat loss, struct kern_mat
 kr_status CPU(sum)(void *stream, double *out, struct kern_mat x);
 kr_status CPU(sumsq)(void *stream, double *out, struct kern_mat x);
 kr_status CPU(adamw)(void *stream, struct kern_mat w, struct kern_mat m,
-                     struct kern_mat v, struct kern_mat g, const struct kern_adamw *p);
+                     struct kern_mat v, struct kern_mat g, struct kern_mat copy,
+                     const struct kern_adamw *p);
 
 #endif

@@ -1,4 +1,5 @@
 /* reduce.c - sums in one order. */
+#include "kernels/cpu/narrow.h"
 #include "kernels/cpu/ops.h"
 
 /* Pairwise over blocks of 128: the error grows with log n, the order is fixed. */
@@ -37,10 +38,11 @@ kr_status CPU(sumsq)(void *stream, double *out, struct kern_mat x)
 
 #pragma omp parallel for num_threads(team(stream, x.cols))
     for (int64_t b = 0; b < blocks; b++) {
-        int64_t left = x.cols - b * KERN_SUM_BLOCK;
+        int64_t begin = b * KERN_SUM_BLOCK, left = x.cols - begin;
+        int64_t n = left < KERN_SUM_BLOCK ? left : KERN_SUM_BLOCK;
+        real room[KERN_SUM_BLOCK];
 
-        out[b] = squares(row(x, 0) + b * KERN_SUM_BLOCK,
-                         left < KERN_SUM_BLOCK ? left : KERN_SUM_BLOCK);
+        out[b] = squares(CPU(load)(x, begin, n, room), n);
     }
     return KR_OK;
 }

@@ -109,6 +109,7 @@ static const char *describe(void *state)
 const struct kern_backend kern_guard_backend = {
     .name = "guard",
     .type = KERN_F32,
+    .wide = KERN_F32,
     .is_host = true,
     .ops = &cpu_table,
     .open = open_guard,

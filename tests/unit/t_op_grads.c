@@ -383,7 +383,7 @@ static void cross_entropy_with_a_masked_label(void)
 
 static void adamw_is_the_formula(void)
 {
-    const struct kern_adamw p = { 0.1, 0.9, 0.99, 1e-8, 0.05, 0.19, 0.0199, 0.5 };
+    const struct kern_adamw p = { 0.1, 0.9, 0.99, 1e-8, 0.05, 0.19, 0.0199, 0.5, { 0 } };
     struct kern_mat w = noise(1, 37, 37, 1), m = noise(1, 37, 37, 2),
                     v = noise(1, 37, 37, 3);
     struct kern_mat g = noise(1, 37, 37, 4), w0 = mat(1, 37, 37), m0 = mat(1, 37, 37);
@@ -392,7 +392,8 @@ static void adamw_is_the_formula(void)
     for (int64_t i = 0; i < 37; i++)
         *at(v, 0, i) = fabs(*at(v, 0, i));
     CHECK(kern_copy(q, w0, w) == KR_OK && kern_copy(q, m0, m) == KR_OK);
-    CHECK(kern_copy(q, v0, v) == KR_OK && kern_adamw(q, w, m, v, g, &p) == KR_OK);
+    CHECK(kern_copy(q, v0, v) == KR_OK &&
+          kern_adamw(q, w, m, v, g, kern_none, &p) == KR_OK);
     for (int64_t i = 0; i < 37; i++) {
         double grad = 0.5 * *at(g, 0, i);
         double mi = 0.9 * *at(m0, 0, i) + 0.1 * grad;

@@ -170,8 +170,8 @@ static void loss_sums_and_optimizer_want_rows_of_one_length(void)
     NO(kern_sum(q, sum, mat(2, 3)));
     NO(kern_sum(q, NULL, mat(1, 3)));
     NO(kern_sumsq(q, sum, mat(2, 3)));
-    NO(kern_adamw(q, mat(1, 3), mat(1, 3), mat(1, 2), mat(1, 3), &p));
-    NO(kern_adamw(q, mat(3, 1), mat(3, 1), mat(3, 1), mat(3, 1), &p));
+    NO(kern_adamw(q, mat(1, 3), mat(1, 3), mat(1, 2), mat(1, 3), kern_none, &p));
+    NO(kern_adamw(q, mat(3, 1), mat(3, 1), mat(3, 1), mat(3, 1), kern_none, &p));
     untouched(refused);
     CHECK_NEAR(sum[0], 7, 0);
 }

@@ -74,7 +74,7 @@ static kr_status update(struct trainer *t, const struct kern_adamw *p)
         TRY(kern_adamw(t->q, kern_mat((char *)o->w + at, 1, n, type),
                        kern_mat((char *)o->m + at, 1, n, type),
                        kern_mat((char *)o->v + at, 1, n, type),
-                       kern_mat((char *)o->g + at, 1, n, type), &mine));
+                       kern_mat((char *)o->g + at, 1, n, type), kern_none, &mine));
     }
     return KR_OK;
 }
