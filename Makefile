@@ -2,6 +2,7 @@
 # make run                 the main job: install what is missing, build, train
 # make check               the quick tests (installs what is missing first)
 # make check-all           all tests and lint; what CI runs
+# make check-cluster       the tests on pretend clusters, all of their cases (root, Linux)
 # make CONFIG=asan check   the quick tests under ASan + UBSan (also: debug)
 # make bench               the benchmark programs, one table each
 # make lint                formatting, layers, shell scripts
@@ -61,7 +62,7 @@ kernels.obj = $(call obj,$(kernels.src)) $(patsubst %.c,$(O)/%.64.o,$(kernels64.
 libs = $(patsubst %,$(O)/lib%.a,trainer checkpoints comm kernels base)
 main.src := trainer/run/main.c
 
-.PHONY: all run check check-all lint bench info clean deps deps-check
+.PHONY: all run check check-all check-cluster lint bench info clean deps deps-check deps-cluster
 .DELETE_ON_ERROR:
 .SECONDARY:
 PROGRAMS := $(B)/kilorank $(B)/kilorank-worker-cpu
@@ -110,6 +111,7 @@ bench := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench/*.c))
 fuzz  := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/fuzz/*.c))
 cli   := $(wildcard tests/cli/*.sh)
 fault := $(wildcard tests/fault/*.sh)
+cluster := $(wildcard tests/cluster/*.sh)
 
 $(B)/tests/%: $(O)/tests/%.o $(libs)
 	@mkdir -p $(@D)
@@ -137,9 +139,12 @@ limit := $(if $(filter asan,$(CONFIG)),600,120)
 check: deps-check
 	@$(MAKE) --no-print-directory tests
 	@BUILD=$(B) TEST_TIMEOUT=$(limit) tests/run $(tests-quick)
-check-all: deps-check
+check-all: deps-cluster
 	@$(MAKE) --no-print-directory tests fuzz
-	@BUILD=$(B) tests/run scripts/lint $(tests-quick) $(fault) tests/fuzz/run.sh
+	@BUILD=$(B) tests/run scripts/lint $(tests-quick) $(fault) $(cluster) tests/fuzz/run.sh
+check-cluster: deps-cluster
+	@$(MAKE) --no-print-directory tests
+	@BUILD=$(B) CLUSTER_CASES=all tests/run $(cluster)
 run: deps
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(B) scripts/quick-start
@@ -150,6 +155,8 @@ deps:
 	@scripts/install-deps run
 deps-check:
 	@scripts/install-deps check
+deps-cluster:
+	@scripts/install-deps cluster
 lint:
 	@scripts/lint
 info:
