@@ -49,9 +49,8 @@ kernels.src     := $(wildcard kernels/*.c kernels/cpu/*.c kernels/cpu16/*.c kern
 kernels64.src   := $(wildcard kernels/cpu/*.c)
 comm.src        := $(wildcard comm/*.c)
 checkpoints.src := $(wildcard checkpoints/*.c)
-# with the contract between a worker and its supervisor
-trainer.src     := $(wildcard trainer/model/*.c trainer/data/*.c trainer/run/*.c) \
-                   scheduler/pulse.c
+scheduler.src   := $(wildcard scheduler/*.c)
+trainer.src     := $(wildcard trainer/model/*.c trainer/data/*.c trainer/run/*.c)
 # the front command takes single files of the modules, those without MPI and HDF5
 FRONT_CHECKPOINTS := tool.c manifest.c shard_read.c catalog.c lease.c
 front.src       := $(wildcard front/*.c) trainer/data/prepare.c \
@@ -59,7 +58,7 @@ front.src       := $(wildcard front/*.c) trainer/data/prepare.c \
 
 obj = $(patsubst %.c,$(O)/%.o,$1)
 kernels.obj = $(call obj,$(kernels.src)) $(patsubst %.c,$(O)/%.64.o,$(kernels64.src))
-libs = $(patsubst %,$(O)/lib%.a,trainer checkpoints comm kernels base)
+libs = $(patsubst %,$(O)/lib%.a,trainer checkpoints comm kernels scheduler base)
 main.src := trainer/run/main.c
 
 .PHONY: all run check check-all check-cluster lint bench info clean deps deps-check deps-cluster
@@ -74,6 +73,7 @@ $(O)/libbase.a: $(call obj,$(base.src))
 $(O)/libkernels.a: $(kernels.obj)
 $(O)/libcomm.a: $(call obj,$(comm.src))
 $(O)/libcheckpoints.a: $(call obj,$(checkpoints.src))
+$(O)/libscheduler.a: $(call obj,$(scheduler.src))
 $(O)/libtrainer.a: $(call obj,$(filter-out $(main.src),$(trainer.src)))
 $(O)/lib%.a:
 	$(call q,AR)rm -f $@ && ar crD $@ $^
@@ -96,10 +96,10 @@ $(O)/checkpoints/shard_file.o $(O)/tests/unit/t_view.o: CPPFLAGS += $(HDF5_INC)
 $(O)/trainer/run/commands.o $(O)/front/main.o: CPPFLAGS += -DKILORANK_VERSION='"$(VERSION)"'
 
 LDFLAGS += -pthread
-FRONT_LIBS  := -linih -lcjson -lxxhash -lm
-WORKER_LIBS := $(FRONT_LIBS) $(HDF5_LIB) -ldl -fopenmp
+FRONT_LIBS  := -linih -lcjson -lxxhash -luv -lm
+WORKER_LIBS := $(filter-out -luv,$(FRONT_LIBS)) $(HDF5_LIB) -ldl -fopenmp
 
-$(B)/kilorank: $(call obj,$(front.src)) $(O)/libtrainer.a $(O)/libbase.a
+$(B)/kilorank: $(call obj,$(front.src)) $(O)/libtrainer.a $(O)/libscheduler.a $(O)/libbase.a
 	$(call q,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(FRONT_LIBS)
 $(B)/kilorank-worker-cpu: $(call obj,$(main.src)) $(libs)
 	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS)
@@ -115,11 +115,11 @@ cluster := $(wildcard tests/cluster/*.sh)
 
 $(B)/tests/%: $(O)/tests/%.o $(libs)
 	@mkdir -p $(@D)
-	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS)
+	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) -luv
 
 # fuzz targets: clang, everything they reach built with coverage and sanitizers
 FUZZ_CC  ?= $(firstword $(shell command -v clang clang-14))
-FUZZ_SRC := $(base.src) checkpoints/manifest.c trainer/data/tokens.c
+FUZZ_SRC := $(base.src) checkpoints/manifest.c trainer/data/tokens.c scheduler/wire.c scheduler/nodes.c
 $(B)/tests/fuzz/fuzz_settings: fuzz.more := trainer/run/settings.c trainer/model/family.c
 $(fuzz): $(B)/tests/fuzz/%: tests/fuzz/%.c $(FUZZ_SRC)
 	@mkdir -p $(@D)

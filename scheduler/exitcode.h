@@ -1,7 +1,8 @@
 /*
- * exitcode.h - what a worker's exit code means.
+ * exitcode.h - what the exit code of a worker, or of its supervisor, means.
  *
- * Contract between the trainer and whoever starts it (a supervisor, a batch script).
+ * Contract between the trainer and whoever starts it (a supervisor, a batch script); the
+ * supervisor ends with the same codes.
  * `retry` says what to do with the same command line:
  *   NO         do not start it again unchanged
  *   HERE       start it again, on the same nodes if they are well
@@ -24,6 +25,8 @@ enum exit_retry { EXIT_RETRY_NO, EXIT_RETRY_HERE, EXIT_RETRY_ELSEWHERE };
     X(EXIT_IO,              6, EXIT_RETRY_HERE,       "a file could not be read or written") \
     X(EXIT_DEVICE,          7, EXIT_RETRY_ELSEWHERE,  "device failure")                  \
     X(EXIT_COMM,            8, EXIT_RETRY_HERE,       "a peer was lost")                 \
+    X(EXIT_CRASH_LOOP,      9, EXIT_RETRY_NO,         "supervisor: several attempts brought no new step") \
+    X(EXIT_NO_NODES,       10, EXIT_RETRY_ELSEWHERE,  "supervisor: too few nodes are left") \
     X(EXIT_REQUEUE,        75, EXIT_RETRY_HERE,       "stopped on request, state saved: start again to go on")
 /* clang-format on */
 
