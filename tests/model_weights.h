@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 
+#include "base/bf16.h"
 #include "kernels/kernels.h"
 #include "trainer/model/model.h"
 
@@ -75,11 +76,12 @@ static inline void plain_open(struct plain *s, const char *device,
         model_open(&s->m, shape, &s->p, s->q, sequences, true))
         abort();
     for (int u = 0; u < s->p.units; u++) {
-        size_t bytes =
-            (size_t)s->p.unit_len[u] * kern_dtype_bytes(kern_device_type(s->d));
+        size_t len = (size_t)s->p.unit_len[u];
 
-        if (kern_alloc(s->d, &s->w[u], bytes, "w") ||
-            kern_alloc(s->d, &s->g[u], bytes, "g"))
+        if (kern_alloc(s->d, &s->w[u], len * kern_dtype_bytes(kern_device_type(s->d)),
+                       "w") ||
+            kern_alloc(s->d, &s->g[u], len * kern_dtype_bytes(kern_device_wide(s->d)),
+                       "g"))
             abort();
     }
     s->face =
@@ -98,37 +100,55 @@ static inline void plain_close(struct plain *s)
     kern_device_close(s->d);
 }
 
-/* Move n doubles to or from elements of parameter i, in the device's type. */
-static inline void plain_move(struct plain *s, void **flats, int32_t i, int64_t at,
-                              int64_t n, double *host, bool up)
+/* Element k of an array of this type as a double, and back, rounded to nearest. */
+static inline double plain_load(const void *at, int64_t k, enum kern_dtype type)
+{
+    return type == KERN_F64   ? ((const double *)at)[k]
+           : type == KERN_F32 ? (double)((const float *)at)[k]
+                              : (double)bf16_value(((const uint16_t *)at)[k]);
+}
+
+static inline void plain_store(void *at, int64_t k, enum kern_dtype type, double x)
+{
+    if (type == KERN_F64)
+        ((double *)at)[k] = x;
+    else if (type == KERN_F32)
+        ((float *)at)[k] = (float)x;
+    else
+        ((uint16_t *)at)[k] = bf16_round((float)x);
+}
+
+/* Move n doubles to or from elements of parameter i, in arrays of this type. */
+static inline void plain_move(struct plain *s, void **flats, enum kern_dtype type,
+                              int32_t i, int64_t at, int64_t n, double *host, bool up)
 {
     const struct param *par = &s->p.list[i];
-    size_t elem = kern_dtype_bytes(kern_device_type(s->d));
+    size_t elem = kern_dtype_bytes(type);
     char *dev = (char *)flats[par->unit] + (size_t)(par->offset + at) * elem;
-    float *narrow = malloc((size_t)n * sizeof *narrow);
-    void *raw = elem == 8 ? (void *)host : (void *)narrow;
+    void *raw = malloc((size_t)n * elem);
     kr_status st;
 
-    for (int64_t k = 0; up && elem == 4 && k < n; k++)
-        narrow[k] = (float)host[k];
+    for (int64_t k = 0; up && k < n; k++)
+        plain_store(raw, k, type, host[k]);
     st = up ? kern_upload(s->q, dev, raw, (size_t)n * elem)
             : kern_download(s->q, raw, dev, (size_t)n * elem);
     if (st || kern_queue_sync(s->q)) abort();
-    for (int64_t k = 0; !up && elem == 4 && k < n; k++)
-        host[k] = (double)narrow[k];
-    free(narrow);
+    for (int64_t k = 0; !up && k < n; k++)
+        host[k] = plain_load(raw, k, type);
+    free(raw);
 }
 
 static inline void plain_set(struct plain *s, int32_t i, int64_t at, int64_t n,
                              const double *host)
 {
-    plain_move(s, s->w, i, at, n, (double *)(uintptr_t)host, true);
+    plain_move(s, s->w, kern_device_type(s->d), i, at, n, (double *)(uintptr_t)host,
+               true);
 }
 
 static inline void plain_get_grad(struct plain *s, int32_t i, int64_t at, int64_t n,
                                   double *host)
 {
-    plain_move(s, s->g, i, at, n, host, false);
+    plain_move(s, s->g, kern_device_wide(s->d), i, at, n, host, false);
 }
 
 /* Tokens and labels on the device; the caller frees them with kern_free. */

@@ -12,7 +12,7 @@
 struct arena {
     char *base; /* NULL while counting */
     size_t used;
-    enum kern_dtype type;
+    enum kern_dtype type, wide; /* of the device */
 };
 
 enum { ARENA_ALIGN = 256 /* bytes */ };
@@ -25,11 +25,22 @@ static inline void *arena_bytes(struct arena *a, size_t bytes)
     return at;
 }
 
+static inline struct kern_mat arena_typed(struct arena *a, int64_t rows, int64_t cols,
+                                          enum kern_dtype type)
+{
+    size_t bytes = (size_t)(rows * cols) * kern_dtype_bytes(type);
+
+    return kern_mat(arena_bytes(a, bytes), rows, cols, type);
+}
+
 static inline struct kern_mat arena_mat(struct arena *a, int64_t rows, int64_t cols)
 {
-    size_t bytes = (size_t)(rows * cols) * kern_dtype_bytes(a->type);
+    return arena_typed(a, rows, cols, a->type);
+}
 
-    return kern_mat(arena_bytes(a, bytes), rows, cols, a->type);
+static inline struct kern_mat arena_wide(struct arena *a, int64_t rows, int64_t cols)
+{
+    return arena_typed(a, rows, cols, a->wide);
 }
 
 #endif

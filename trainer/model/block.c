@@ -44,22 +44,22 @@ void block_lay_out(struct arena *a, const struct model_shape *s, int64_t rows,
 {
     *out = (struct block_acts){
         .x = arena_mat(a, rows, s->dim),
-        .stats1 = arena_mat(a, 2, rows),
+        .stats1 = arena_wide(a, 2, rows),
         .normed1 = arena_mat(a, rows, s->dim),
         .qkv = arena_mat(a, rows, model_qkv_rows(s)),
         .att = arena_mat(a, rows, s->heads * s->head_dim),
-        .lse = arena_mat(a, s->heads, rows),
+        .lse = arena_wide(a, s->heads, rows),
         .mid = arena_mat(a, rows, s->dim),
-        .stats2 = arena_mat(a, 2, rows),
+        .stats2 = arena_wide(a, 2, rows),
         .normed2 = arena_mat(a, rows, s->dim),
         .up = arena_mat(a, rows, model_up_rows(s)),
         .act = arena_mat(a, rows, s->ffn),
     };
     if (!s->family->sandwich) return;
     out->raw1 = arena_mat(a, rows, s->dim);
-    out->stats_post1 = arena_mat(a, 2, rows);
+    out->stats_post1 = arena_wide(a, 2, rows);
     out->raw2 = arena_mat(a, rows, s->dim);
-    out->stats_post2 = arena_mat(a, 2, rows);
+    out->stats_post2 = arena_wide(a, 2, rows);
 }
 
 void block_lay_out_scratch(struct arena *a, const struct model_shape *s, int64_t rows,
@@ -69,7 +69,7 @@ void block_lay_out_scratch(struct arena *a, const struct model_shape *s, int64_t
         .d_normed = arena_mat(a, rows, s->dim),
         .d_att = arena_mat(a, rows, s->heads * s->head_dim),
         .d_qkv = arena_mat(a, rows, model_qkv_rows(s)),
-        .delta = arena_mat(a, s->heads, rows),
+        .delta = arena_wide(a, s->heads, rows),
         .d_up = arena_mat(a, rows, model_up_rows(s)),
         .d_act = arena_mat(a, rows, s->ffn),
     };

@@ -19,7 +19,7 @@ struct block_params {
     struct kern_mat norm2, norm2_bias, up, up_bias, down, down_bias, post2, post2_bias;
 };
 
-/* View of parameter `name` of unit in its flat array, or kern_none. */
+/* View of parameter `name` of unit in its flat array of this type, or kern_none. */
 struct kern_mat params_view(const struct params *p, int32_t unit, const char *name,
                             void *flat, enum kern_dtype type);
 

@@ -16,7 +16,7 @@ struct model {
     const struct params *params;
     struct kern_queue *q;
     struct kern_device *device;
-    enum kern_dtype type;
+    enum kern_dtype type, wide; /* of the device */
     bool train;
     int64_t rows, chunk; /* most tokens; rows of logits at a time */
     void *block;         /* device memory of everything below */
@@ -40,20 +40,20 @@ static void lay_out(struct model *m, struct arena *a)
     const struct model_shape *s = &m->shape;
     int64_t kept = m->train ? s->layers : 1;
 
-    m->rope = arena_mat(a, s->context, model_rope_dims(s));
+    m->rope = arena_wide(a, s->context, model_rope_dims(s));
     if (s->family->pos == POS_ALIBI)
         m->slopes = arena_bytes(a, (size_t)s->heads * sizeof(float));
     if (s->family->embed_norm) {
         m->embedded = arena_mat(a, m->rows, s->dim);
-        m->embed_stats = arena_mat(a, 2, m->rows);
+        m->embed_stats = arena_wide(a, 2, m->rows);
     }
     for (int64_t l = 0; l < kept; l++)
         block_lay_out(a, s, m->rows, &m->acts[l]);
     m->last = arena_mat(a, m->rows, s->dim);
-    m->stats = arena_mat(a, 2, m->rows);
+    m->stats = arena_wide(a, 2, m->rows);
     m->normed = arena_mat(a, m->rows, s->dim);
     m->logits = arena_mat(a, m->chunk, s->vocab);
-    m->loss = arena_mat(a, 1, m->rows);
+    m->loss = arena_wide(a, 1, m->rows);
     if (!m->train) return;
     block_lay_out_scratch(a, s, m->rows, &m->scratch);
     m->d = arena_mat(a, m->rows, s->dim);
@@ -64,7 +64,7 @@ static void lay_out(struct model *m, struct arena *a)
 static kr_status fill_rope(struct model *m)
 {
     int64_t dims = model_rope_dims(&m->shape), half = dims / 2, rows = m->shape.context;
-    size_t count = (size_t)(rows * dims), elem = kern_dtype_bytes(m->type);
+    size_t count = (size_t)(rows * dims), elem = kern_dtype_bytes(m->wide);
     double *omega = NULL, *wide = NULL;
     float *narrow = NULL;
     kr_status st = KR_OK;
@@ -85,7 +85,7 @@ static kr_status fill_rope(struct model *m)
         narrow[i] = (float)wide[i];
     TRY_OR(st,
            kern_upload(m->q, m->rope.at,
-                       m->type == KERN_F64 ? (void *)wide : (void *)narrow, count * elem),
+                       m->wide == KERN_F64 ? (void *)wide : (void *)narrow, count * elem),
            done);
     st = kern_queue_sync(m->q);
 done:
@@ -132,6 +132,7 @@ kr_status model_open(struct model **out, const struct model_shape *shape,
     m->q = q;
     m->device = kern_queue_device(q);
     m->type = kern_device_type(m->device);
+    m->wide = kern_device_wide(m->device);
     m->train = train;
     m->rows = sequences * shape->context;
     m->chunk = chunk_rows(m->rows, shape->vocab);
@@ -139,11 +140,11 @@ kr_status model_open(struct model **out, const struct model_shape *shape,
            mem_alloc(&m->acts, (size_t)(train ? shape->layers : 1), sizeof *m->acts,
                      "list of activations"),
            done);
-    a.type = m->type;
+    a = (struct arena){ .type = m->type, .wide = m->wide };
     lay_out(m, &a);
     m->bytes = a.used;
     TRY_OR(st, kern_alloc(m->device, &m->block, m->bytes, "activations"), done);
-    a = (struct arena){ .base = m->block, .type = m->type };
+    a = (struct arena){ .base = m->block, .type = m->type, .wide = m->wide };
     lay_out(m, &a);
     TRY_OR(st, fill_rope(m), done);
     TRY_OR(st, fill_slopes(m), done);
@@ -219,6 +220,13 @@ static struct kern_mat view(const struct model *m, int32_t unit, const char *nam
                             void *flat)
 {
     return params_view(m->params, unit, name, flat, m->type);
+}
+
+/* Gradients of weights are wide. */
+static struct kern_mat view_grad(const struct model *m, int32_t unit, const char *name,
+                                 void *flat)
+{
+    return params_view(m->params, unit, name, flat, m->wide);
 }
 
 /* Input of layer l; of layer L, the output of the last. */
@@ -371,7 +379,7 @@ static kr_status head_train(struct model *m, const struct weights *w,
 
     TRY(w->grads(w->self, h->norm_unit, &norm_flat, &add));
     TRY(w->grads(w->self, h->matrix_unit, &matrix_flat, &add_matrix));
-    dw = view(m, h->matrix_unit, matrix_name(m), matrix_flat);
+    dw = view_grad(m, h->matrix_unit, matrix_name(m), matrix_flat);
     TRY(norm_last(m, h, rows));
     for (int64_t at = 0; at < rows; at += m->chunk) {
         int64_t n = chunk_len(m, at, rows);
@@ -384,8 +392,8 @@ static kr_status head_train(struct model *m, const struct weights *w,
                               add_matrix || at > 0));
     }
     return kern_norm_bwd(m->q, m->shape.family->norm, head_rows(m->d, rows), false,
-                         view(m, h->norm_unit, "norm.weight", norm_flat),
-                         view(m, h->norm_unit, "norm.bias", norm_flat), add,
+                         view_grad(m, h->norm_unit, "norm.weight", norm_flat),
+                         view_grad(m, h->norm_unit, "norm.bias", norm_flat), add,
                          head_rows(m->d_normed, rows), head_rows(m->last, rows), h->norm,
                          head_cols(m->stats, rows));
 }
@@ -407,7 +415,7 @@ static kr_status backward_layer(struct model *m, const struct weights *w,
     TRY(w->acquire(w->self, unit, &flat));
     TRY_OR(st, w->grads(w->self, unit, &grad_flat, &add), done);
     block_params(m->params, (int32_t)layer, flat, m->type, &params);
-    block_params(m->params, (int32_t)layer, grad_flat, m->type, &grads);
+    block_params(m->params, (int32_t)layer, grad_flat, m->wide, &grads);
     TRY_OR(st,
            block_bwd(&env, &params, &grads, add, &acts, &scratch,
                      head_rows(m->d, rows_of(b))),
@@ -429,11 +437,12 @@ static kr_status backward_embed_norm(struct model *m, const struct weights *w,
 
     TRY(w->acquire(w->self, 0, &flat));
     TRY_OR(st, w->grads(w->self, 0, &grad_flat, &add), done);
-    st = kern_norm_bwd(
-        m->q, m->shape.family->norm, d, false, view(m, 0, "embed.norm.weight", grad_flat),
-        view(m, 0, "embed.norm.bias", grad_flat), add, d,
-        head_rows(m->embedded, rows_of(b)), view(m, 0, "embed.norm.weight", flat),
-        head_cols(m->embed_stats, rows_of(b)));
+    st = kern_norm_bwd(m->q, m->shape.family->norm, d, false,
+                       view_grad(m, 0, "embed.norm.weight", grad_flat),
+                       view_grad(m, 0, "embed.norm.bias", grad_flat), add, d,
+                       head_rows(m->embedded, rows_of(b)),
+                       view(m, 0, "embed.norm.weight", flat),
+                       head_cols(m->embed_stats, rows_of(b)));
 done:
     w->release(w->self, 0);
     return st;
@@ -448,8 +457,8 @@ static kr_status backward_embed(struct model *m, const struct weights *w,
 
     if (m->shape.family->embed_norm) TRY(backward_embed_norm(m, w, b));
     TRY(w->grads(w->self, 0, &flat, &add));
-    d_token = view(m, 0, "embed.token", flat);
-    d_position = view(m, 0, "embed.position", flat);
+    d_token = view_grad(m, 0, "embed.token", flat);
+    d_position = view_grad(m, 0, "embed.position", flat);
     /* a tied matrix has the head's gradient already */
     if (tied && !add && d_position.at) TRY(kern_fill(m->q, d_position, 0));
     TRY(kern_embed_bwd(m->q, d_token, d_position, b->token, head_rows(m->d, rows_of(b)),

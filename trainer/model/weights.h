@@ -3,7 +3,8 @@
  *
  * The model computes; it does not know who holds what.  run/shard.c answers these calls
  * for every sharding stage, tests answer them with plain memory.  `flat` is the unit's
- * flat array on the device, laid out as params.h says.
+ * flat array on the device, laid out as params.h says: weights of the device's type,
+ * gradients of its wide type.
  */
 #ifndef TRAIN_WEIGHTS_H
 #define TRAIN_WEIGHTS_H

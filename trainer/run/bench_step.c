@@ -120,9 +120,10 @@ static void print(const struct trainer *t, int64_t rounds, double *steps, double
     double tokens = (double)(t->set.batch * t->set.context);
     double seconds = bench_median(steps, rounds), square = bench_median(squares, rounds);
     double rate = tokens / seconds * flops;
+    bool bf16 = kern_device_type(t->device) == KERN_BF16;
 
-    printf("GPT-2 124M, %lld x %lld tokens, fp32, %s\n%s\n", (long long)t->set.batch,
-           (long long)t->set.context, comm_describe(t->comm),
+    printf("GPT-2 124M, %lld x %lld tokens, %s, %s\n%s\n", (long long)t->set.batch,
+           (long long)t->set.context, bf16 ? "bf16" : "fp32", comm_describe(t->comm),
            kern_device_describe(t->device));
     printf("model FLOP per token = 6 N_mm + 6 L H D T = %.4g\n\n", flops);
     printf("%-34s %12s\n", "median of the rounds", "");

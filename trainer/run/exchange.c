@@ -65,7 +65,7 @@ static kr_status own_blocks(struct trainer *t)
 {
     int count;
     const struct shard_own *share = shard_share(t->shard, &count);
-    enum kern_dtype type = kern_device_type(t->device);
+    enum kern_dtype type = kern_device_wide(t->device);
     int64_t at = 0;
 
     memset(t->blocks_host, 0, (size_t)t->block_room * sizeof(double));

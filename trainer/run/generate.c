@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bf16.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -94,6 +95,16 @@ static void put_token(const struct settings *s, int32_t id)
     fflush(stdout);
 }
 
+static double as_double(const void *raw, int64_t i, enum kern_dtype type)
+{
+    switch (type) {
+    case KERN_F64: return ((const double *)raw)[i];
+    case KERN_F32: return (double)((const float *)raw)[i];
+    case KERN_BF16: return (double)bf16_value(((const uint16_t *)raw)[i]);
+    }
+    return 0;
+}
+
 /* Logits after the last of `count` tokens, to the host as doubles. */
 static kr_status predict(struct trainer *t, const int32_t *token, int64_t count,
                          struct kern_mat logits, void *raw, double *out)
@@ -107,7 +118,7 @@ static kr_status predict(struct trainer *t, const int32_t *token, int64_t count,
     TRY(kern_download(t->q, raw, logits.at, (size_t)logits.cols * elem));
     TRY(kern_queue_sync(t->q));
     for (int64_t i = 0; i < logits.cols; i++)
-        out[i] = logits.type == KERN_F64 ? ((double *)raw)[i] : (double)((float *)raw)[i];
+        out[i] = as_double(raw, i, logits.type);
     return KR_OK;
 }
 

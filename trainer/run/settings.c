@@ -78,6 +78,8 @@ const struct cfg_field settings_table[] = {
     CFG_INT(S, eval_batches, "eval.batches", "4", 0, 1e12, "batches of an evaluation during training; the one at the end and 0 take all"),
 
     CFG_TEXT(S, device, "run.device", "auto", "auto, cpu, guard (checks device memory), cpu64 (double precision) or cuda"),
+    CFG_ONE_OF(S, precision, "run.precision", "auto", "auto|fp32|bf16",
+               "bf16: weights and activations in bf16, master weights and sums in fp32; auto: bf16 on cuda"),
     CFG_INT(S, threads, "run.threads", "0", 0, 4096, "CPU threads of a rank; 0: the cores it was given"),
     CFG_INT(S, log_every, "run.log_every", "10", 1, 1e9, "steps between progress lines; log.jsonl has every step"),
     CFG_FLAG(S, tensorboard, "run.tensorboard", "true", "also write TensorBoard event files"),
@@ -111,9 +113,46 @@ void settings_shape(const struct settings *s, struct model_shape *out)
     };
 }
 
+/* Back ends of a device by precision; NULL: there is none. */
+static const struct device_row {
+    const char *device, *back[PRECISIONS];
+} devices[] = {
+    { "cpu", { "cpu", "cpu", "cpu16" } },
+    { "cuda", { "cuda", "cuda32", "cuda" } },
+    { "guard", { "guard", "guard", NULL } },
+    { "cpu64", { "cpu64", NULL, NULL } },
+};
+
+/* Row of run.device, NULL if there is no such device. */
+static const struct device_row *find_device(const struct settings *s)
+{
+    const char *device = strcmp(s->device, "auto") == 0 ? "cpu" : s->device;
+
+    for (size_t i = 0; i < sizeof devices / sizeof *devices; i++)
+        if (strcmp(devices[i].device, device) == 0) return &devices[i];
+    return NULL;
+}
+
 const char *settings_device(const struct settings *s)
 {
-    return strcmp(s->device, "auto") == 0 ? "cpu" : s->device;
+    const struct device_row *row = find_device(s);
+
+    return row && row->back[s->precision] ? row->back[s->precision] : s->device;
+}
+
+static kr_status check_device(const struct settings *s)
+{
+    static const char *const names[] = { "auto", "fp32", "bf16" };
+    const struct device_row *row = find_device(s);
+
+    if (!row)
+        return KR_FAIL(KR_ERR_ARG,
+                       "run.device = %s: want auto, cpu, guard, cpu64 or cuda",
+                       s->device);
+    if (!row->back[s->precision])
+        return KR_FAIL(KR_ERR_ARG, "run.precision = %s does not go with run.device = %s",
+                       names[s->precision], s->device);
+    return kern_device_check(row->back[s->precision]);
 }
 
 int64_t settings_leaves(const struct settings *s) { return s->batch / s->micro_batch; }
@@ -144,7 +183,7 @@ kr_status settings_check(const struct settings *s, int32_t ranks)
     if (s->min_lr > s->lr)
         return KR_FAIL(KR_ERR_ARG, "optim.min_lr = %g is above optim.lr = %g", s->min_lr,
                        s->lr);
-    return kern_device_check(settings_device(s));
+    return check_device(s);
 }
 
 /* Settings come from each node's own files and environment.  Each rank but the first tells

@@ -15,6 +15,7 @@ struct comm;
 enum { SETTINGS_TEXT = 180 /* an INI line of inih has room for it */ };
 
 enum schedule { SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_CONSTANT };
+enum precision { PRECISION_AUTO, PRECISION_FP32, PRECISION_BF16, PRECISIONS };
 enum reduce { REDUCE_CANONICAL, REDUCE_LIBRARY };
 
 struct settings {
@@ -48,6 +49,7 @@ struct settings {
     int64_t eval_every, eval_batches;
 
     char device[16];
+    int precision;
     int64_t threads, log_every;
     bool tensorboard;
 };
@@ -65,7 +67,7 @@ kr_status settings_check(const struct settings *s, int32_t ranks);
  * the same settings. */
 kr_status settings_check_together(const struct settings *s, struct comm *c);
 
-/* The device that run.device means, with "auto" decided. */
+/* The back end (device.h) that run.device and run.precision mean, with "auto" decided. */
 const char *settings_device(const struct settings *s);
 
 /* Micro-batches in a step, over all ranks. */

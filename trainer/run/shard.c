@@ -14,8 +14,9 @@
 
 struct unit {
     int64_t len, chunk;     /* elements */
-    char *w, *m, *v;        /* device; m and v start at moment_begin */
-    char *slot[TREE_DEPTH]; /* gradients; slot[0] ends up with the sum */
+    char *w;                /* device, what the model computes with */
+    char *master, *m, *v;   /* wide; only what is held, see place() */
+    char *slot[TREE_DEPTH]; /* gradients, wide; slot[0] ends up with the sum */
     struct tree_node stack[TREE_DEPTH];
     int depth;                    /* nodes on the stack = slots in use */
     struct kern_event *computed;  /* compute queue: gradient final */
@@ -35,24 +36,33 @@ struct shard {
     struct shard_own *own, *share;
     int count;
     int64_t leaf; /* of the micro-batch that runs */
-    size_t elem, bytes;
-    enum kern_dtype type;
+    size_t bytes;
+    enum kern_dtype type, wide; /* of the device */
+    bool mixed;                 /* they differ: weights exist twice */
 };
 
+/* Elements of a gradient. */
 static struct kern_mat flat(const struct shard *s, void *at, int64_t len)
 {
-    return kern_mat(at, 1, len, s->type);
+    return kern_mat(at, 1, len, s->wide);
+}
+
+static char *shift(char *array, int64_t elements, enum kern_dtype type)
+{
+    return array + (size_t)elements * kern_dtype_bytes(type);
 }
 
 /* A zeroed device array of len elements. */
-static kr_status array(struct shard *s, char **out, int64_t len, const char *what)
+static kr_status array(struct shard *s, char **out, int64_t len, enum kern_dtype type,
+                       const char *what)
 {
+    size_t bytes = (size_t)len * kern_dtype_bytes(type);
     void *at = NULL;
 
-    TRY(kern_alloc(s->device, &at, (size_t)len * s->elem, what));
+    TRY(kern_alloc(s->device, &at, bytes, what));
     *out = at;
-    s->bytes += (size_t)len * s->elem;
-    return kern_fill(s->q, flat(s, at, len), 0);
+    s->bytes += bytes;
+    return kern_fill(s->q, kern_mat(at, 1, len, type), 0);
 }
 
 static int64_t padded(const struct shard *s, const struct unit *u)
@@ -92,7 +102,7 @@ static kr_status grads(void *self, int unit, void **out, bool *add)
     struct unit *u = &s->units[unit];
     int slot = s->config.canonical ? u->depth : 0;
 
-    if (!u->slot[slot]) TRY(array(s, &u->slot[slot], padded(s, u), "gradients"));
+    if (!u->slot[slot]) TRY(array(s, &u->slot[slot], padded(s, u), s->wide, "gradients"));
     *out = u->slot[slot];
     *add = !s->config.canonical && !first_leaf(s);
     return KR_OK;
@@ -114,7 +124,7 @@ static kr_status push_leaf(struct shard *s, struct unit *u)
 
 static kr_status start_reduction(struct shard *s, struct unit *u)
 {
-    char *own = u->slot[0] + (size_t)(u->chunk * comm_rank(s->comm)) * s->elem;
+    char *own = shift(u->slot[0], u->chunk * comm_rank(s->comm), s->wide);
     void *at[TREE_DEPTH];
 
     for (int i = 0; i < u->depth; i++)
@@ -123,11 +133,11 @@ static kr_status start_reduction(struct shard *s, struct unit *u)
     TRY(kern_event_wait(u->computed, comm_queue(s->comm)));
     if (s->config.canonical)
         TRY(comm_reduce_tree(s->comm, s->config.leaves, u->stack, at, u->depth, own,
-                             u->chunk, s->type));
+                             u->chunk, s->wide));
     else
-        TRY(comm_reduce_scatter(s->comm, u->slot[0], own, u->chunk, s->type));
+        TRY(comm_reduce_scatter(s->comm, u->slot[0], own, u->chunk, s->wide));
     if (s->config.stage == 0)
-        TRY(comm_all_gather(s->comm, own, u->slot[0], u->chunk, s->type));
+        TRY(comm_all_gather(s->comm, own, u->slot[0], u->chunk, s->wide));
     return kern_event_record(u->reduced, comm_queue(s->comm));
 }
 
@@ -142,27 +152,34 @@ static kr_status grads_ready(void *self, int unit)
 
 /* ---- life ------------------------------------------------------------------------- */
 
+/* Does each rank hold all optimizer state? */
+static bool keeps_all(const struct shard *s)
+{
+    return s->config.stage == 0 && s->config.train;
+}
+
 static kr_status open_unit(struct shard *s, int unit)
 {
     struct unit *u = &s->units[unit];
-    struct span own = { 0, 0 }, share;
+    struct span own, share;
+    int64_t held;
 
     u->len = s->params->unit_len[unit];
     u->chunk = part_chunk(u->len, comm_size(s->comm));
     share = part_own(u->len, comm_size(s->comm), comm_rank(s->comm));
-    own = s->config.stage == 0 ? (struct span){ 0, u->len } : share;
+    own = keeps_all(s) ? (struct span){ 0, u->len } : share;
+    held = keeps_all(s) ? padded(s, u) : u->chunk;
 
     TRY(kern_event_open(&u->computed, s->device));
     TRY(kern_event_open(&u->reduced, s->device));
     TRY(kern_event_open(&u->updated, s->device));
     TRY(kern_event_open(&u->published, s->device));
-    TRY(array(s, &u->w, padded(s, u), "weights"));
+    TRY(array(s, &u->w, padded(s, u), s->type, "weights"));
+    if (s->mixed) TRY(array(s, &u->master, held, s->wide, "master weights"));
     if (s->config.train) {
-        int64_t moments = s->config.stage == 0 ? padded(s, u) : u->chunk;
-
-        TRY(array(s, &u->m, moments, "first moments"));
-        TRY(array(s, &u->v, moments, "second moments"));
-        TRY(array(s, &u->slot[0], padded(s, u), "gradients"));
+        TRY(array(s, &u->m, held, s->wide, "first moments"));
+        TRY(array(s, &u->v, held, s->wide, "second moments"));
+        TRY(array(s, &u->slot[0], padded(s, u), s->wide, "gradients"));
     }
     s->own[unit] = (struct shard_own){ .unit = unit, .span = own };
     s->share[unit] = (struct shard_own){ .unit = unit, .span = share };
@@ -173,14 +190,14 @@ static kr_status open_unit(struct shard *s, int unit)
 static void place(const struct shard *s, struct shard_own *o)
 {
     const struct unit *u = &s->units[o->unit];
-    size_t at = (size_t)o->span.begin * s->elem;
-    size_t held = (size_t)(o->span.begin - s->own[o->unit].span.begin) * s->elem;
+    int64_t at = o->span.begin, held = at - s->own[o->unit].span.begin;
 
-    o->w = u->w + at;
+    o->w = s->mixed ? shift(u->master, held, s->wide) : shift(u->w, at, s->type);
+    o->copy = s->mixed ? shift(u->w, at, s->type) : NULL;
     if (!s->config.train) return;
-    o->g = u->slot[0] + at;
-    o->m = u->m + held;
-    o->v = u->v + held;
+    o->g = shift(u->slot[0], at, s->wide);
+    o->m = shift(u->m, held, s->wide);
+    o->v = shift(u->v, held, s->wide);
 }
 
 kr_status shard_open(struct shard **out, const struct params *params, struct comm *c,
@@ -196,7 +213,8 @@ kr_status shard_open(struct shard **out, const struct params *params, struct com
     s->device = kern_queue_device(q);
     s->config = *config;
     s->type = kern_device_type(s->device);
-    s->elem = kern_dtype_bytes(s->type);
+    s->wide = kern_device_wide(s->device);
+    s->mixed = s->type != s->wide;
     s->face = (struct weights){ s, acquire, release, grads, grads_ready };
     TRY_OR(st, mem_alloc(&s->units, (size_t)params->units, sizeof *s->units, "units"),
            done);
@@ -226,6 +244,7 @@ void shard_close(struct shard *s)
         kern_event_close(u->updated);
         kern_event_close(u->published);
         kern_free(s->device, u->w);
+        kern_free(s->device, u->master);
         kern_free(s->device, u->m);
         kern_free(s->device, u->v);
         for (int k = 0; k < TREE_DEPTH; k++)
@@ -268,29 +287,58 @@ const struct shard_own *shard_share(const struct shard *s, int *count)
 }
 
 /* Chunks of all ranks, in place in a padded array. */
-static kr_status gather(struct shard *s, const struct unit *u, char *all)
+static kr_status gather(struct shard *s, const struct unit *u, char *all,
+                        enum kern_dtype type)
 {
-    size_t at = (size_t)(u->chunk * comm_rank(s->comm)) * s->elem;
-
-    return comm_all_gather(s->comm, all + at, all, u->chunk, s->type);
+    return comm_all_gather(s->comm, shift(all, u->chunk * comm_rank(s->comm), type), all,
+                           u->chunk, type);
 }
 
-static kr_status publish_unit(struct shard *s, struct unit *u, bool all)
+/* The model's weights of this rank's share, from loaded master weights. */
+static kr_status round_share(struct shard *s, int unit)
 {
-    bool twice = s->config.stage == 0 && s->config.train;
+    const struct shard_own *o = &s->share[unit];
+    int64_t n = o->span.end - o->span.begin;
+
+    if (!s->mixed || n == 0) return KR_OK;
+    return kern_copy(s->q, kern_mat(o->copy, 1, n, s->type),
+                     kern_mat(o->w, 1, n, s->wide));
+}
+
+static kr_status publish_unit(struct shard *s, int unit, bool all)
+{
+    struct unit *u = &s->units[unit];
+    bool twice = keeps_all(s);
 
     if (s->config.stage == 0 && !all) return KR_OK;
+    if (all) TRY(round_share(s, unit));
     TRY(kern_event_record(u->updated, s->q));
     TRY(kern_event_wait(u->updated, comm_queue(s->comm)));
-    TRY(gather(s, u, u->w));
-    if (all && twice) TRY(gather(s, u, u->m));
-    if (all && twice) TRY(gather(s, u, u->v));
+    TRY(gather(s, u, u->w, s->type));
+    if (all && twice && s->mixed) TRY(gather(s, u, u->master, s->wide));
+    if (all && twice) TRY(gather(s, u, u->m, s->wide));
+    if (all && twice) TRY(gather(s, u, u->v, s->wide));
     return kern_event_record(u->published, comm_queue(s->comm));
+}
+
+/* Without training nobody needs master weights once they are published. */
+static kr_status drop_masters(struct shard *s)
+{
+    TRY(kern_queue_sync(s->q));
+    for (int i = 0; i < s->count; i++) {
+        struct unit *u = &s->units[i];
+
+        if (u->master) s->bytes -= (size_t)u->chunk * kern_dtype_bytes(s->wide);
+        kern_free(s->device, u->master);
+        u->master = NULL;
+        s->own[i].w = s->share[i].w = NULL;
+    }
+    return KR_OK;
 }
 
 kr_status shard_publish(struct shard *s, bool all)
 {
     for (int i = 0; i < s->count; i++)
-        TRY(publish_unit(s, &s->units[i], all));
-    return KR_OK;
+        TRY(publish_unit(s, i, all));
+    return s->mixed && !s->config.train ? drop_masters(s) : KR_OK;
 }

@@ -4,11 +4,15 @@
  *   stage          0             1                2 (later)        3 (later)
  *   weights        all           all              all              own chunk
  *   gradients      all           all              own chunk        own chunk
- *   m, v           all           own chunk        own chunk        own chunk
+ *   master, m, v   all           own chunk        own chunk        own chunk
  *   acquire        -             -                -                all-gather
  *   release        -             -                -                drop
  *   grads_ready    all-reduce    reduce-scatter   reduce-scatter   reduce-scatter
  *   publish        -             all-gather       all-gather       -
+ *
+ * Mixed precision: where the device's type is not its wide type, the weights above are a
+ * rounded copy that the model computes with; master weights, moments and gradients are
+ * wide.  Where the types are one, master weights and weights are one array.
  *
  * A unit (embedding, block, head) is what moves together.  The model knows the calls of
  * weights.h, the optimizer knows own, the loop knows begin, finish and publish.  Nobody
@@ -60,7 +64,9 @@ kr_status shard_finish(struct shard *s);
 struct shard_own {
     int unit;
     struct span span;
-    void *w, *m, *v, *g; /* device; element span.begin */
+    /* device, wide; element span.begin.  m, v and g: training only.  copy: the model's own
+     * weights, of its type, to be written with every new w; NULL where that is w itself. */
+    void *w, *m, *v, *g, *copy;
 };
 
 /* [local] count = number of units, ascending.  In stage 0 everything is own. */
@@ -70,9 +76,9 @@ const struct shard_own *shard_own(const struct shard *s, int *count);
  * all ranks tile the units, in every stage.  What is counted, saved and loaded once. */
 const struct shard_own *shard_share(const struct shard *s, int *count);
 
-/* [collective] [queued] After an update of own: everyone gets the new weights.  `all`:
- * weights, m and v of share are new (a load); whatever this stage holds twice is
- * refreshed too. */
+/* [collective] [queued] After an update of own: everyone gets the new weights.  `all`: w, m
+ * and v of share are new (a load); copies and whatever this stage holds twice are refreshed
+ * too.  Without training this ends the use of w in mixed precision (it becomes NULL). */
 kr_status shard_publish(struct shard *s, bool all);
 
 /* Bytes of weights, gradients and optimizer state on the device. */

@@ -21,7 +21,7 @@ static bool piece_of(const struct trainer *t, const struct shard_own *share, int
     const struct shard_own *o = &share[p->unit];
     struct span both =
         part_meet(o->span, (struct span){ p->offset, p->offset + p->rows * p->cols });
-    size_t elem = kern_dtype_bytes(kern_device_type(t->device));
+    size_t elem = kern_dtype_bytes(kern_device_wide(t->device));
 
     if (both.begin == both.end) return false;
     *out = (struct ckpt_piece){
@@ -41,7 +41,7 @@ static void name_tensor(const struct trainer *t, int32_t i, int kind,
     snprintf(out->name, sizeof out->name, "%s/%s", kinds[kind], p->name);
     out->rows = p->rows;
     out->cols = p->cols;
-    out->type = kern_device_type(t->device);
+    out->type = kern_device_wide(t->device);
 }
 
 kr_status state_open(struct state *out, const struct trainer *t)

@@ -52,11 +52,18 @@ static kr_status train_leaf(struct trainer *t, int64_t step, int64_t leaf, doubl
     return model_train(t->model, shard_weights(t->shard), &b, scale, loss);
 }
 
+/* A view of n elements of an array, from element `first`. */
+static struct kern_mat piece(void *array, int64_t first, int64_t n, enum kern_dtype type)
+{
+    if (!array) return kern_none;
+    return kern_mat((char *)array + (size_t)first * kern_dtype_bytes(type), 1, n, type);
+}
+
 /* AdamW on every parameter's part of the own spans. */
 static kr_status update(struct trainer *t, const struct kern_adamw *p)
 {
-    enum kern_dtype type = kern_device_type(t->device);
-    size_t elem = kern_dtype_bytes(type);
+    enum kern_dtype type = kern_device_type(t->device),
+                    wide = kern_device_wide(t->device);
     int count;
     const struct shard_own *own = shard_own(t->shard, &count);
 
@@ -65,16 +72,14 @@ static kr_status update(struct trainer *t, const struct kern_adamw *p)
         const struct shard_own *o = &own[par->unit];
         struct span here = { par->offset, par->offset + par->rows * par->cols };
         struct span both = part_meet(o->span, here);
-        size_t at = (size_t)(both.begin - o->span.begin) * elem;
-        int64_t n = both.end - both.begin;
+        int64_t at = both.begin - o->span.begin, n = both.end - both.begin;
         struct kern_adamw mine = *p;
 
         if (n == 0) continue;
         if (!par->decay) mine.weight_decay = 0;
-        TRY(kern_adamw(t->q, kern_mat((char *)o->w + at, 1, n, type),
-                       kern_mat((char *)o->m + at, 1, n, type),
-                       kern_mat((char *)o->v + at, 1, n, type),
-                       kern_mat((char *)o->g + at, 1, n, type), kern_none, &mine));
+        TRY(kern_adamw(t->q, piece(o->w, at, n, wide), piece(o->m, at, n, wide),
+                       piece(o->v, at, n, wide), piece(o->g, at, n, wide),
+                       piece(o->copy, at, n, type), &mine));
     }
     return KR_OK;
 }

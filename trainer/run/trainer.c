@@ -146,8 +146,8 @@ static kr_status init_param(struct trainer *t, const struct shard_own *own, int3
     const struct param *p = &t->params.list[i];
     struct span here = { p->offset, p->offset + p->rows * p->cols };
     struct span both = part_meet(own->span, here);
-    bool is_double = kern_device_type(t->device) == KERN_F64;
-    size_t elem = kern_dtype_bytes(kern_device_type(t->device));
+    enum kern_dtype type = kern_device_wide(t->device);
+    size_t elem = kern_dtype_bytes(type);
 
     for (int64_t at = both.begin; at < both.end; at += KERN_SUM_BLOCK) {
         int64_t n = both.end - at < KERN_SUM_BLOCK ? both.end - at : KERN_SUM_BLOCK;
@@ -156,7 +156,7 @@ static kr_status init_param(struct trainer *t, const struct shard_own *own, int3
         params_init(&t->params, i, (uint64_t)t->set.seed, at - p->offset, n, wide);
         for (int64_t k = 0; k < n; k++)
             narrow[k] = (float)wide[k];
-        TRY(kern_upload(t->q, to, is_double ? (void *)wide : (void *)narrow,
+        TRY(kern_upload(t->q, to, type == KERN_F64 ? (void *)wide : (void *)narrow,
                         (size_t)n * elem));
         TRY(kern_queue_sync(t->q));
     }
