@@ -55,6 +55,18 @@ writes() {
 }
 check generate_works_in_bf16 writes
 
+# Moments in bf16, beside weights in fp32.
+moments=(--set optim.moments=bf16)
+halved() {
+    train 0 moments "${moments[@]}" && near fp32-again moments &&
+        [ "$(stat -c %s moments/checkpoints/step-00000040/*.h5 | sort -n | tail -n 1)" -lt \
+            $(($(stat -c %s fp32-again/checkpoints/step-00000040/*.h5 | sort -n | tail -n 1) * 7 / 10)) ]
+}
+train 0 fp32-again
+check bf16_moments_learn_as_fp32_does_in_less_space halved
+check a_run_keeps_its_kind_of_moments ends_with 2 train 0 moments \
+    --set train.steps=50 --set optim.moments=fp32
+
 refuses() { # TEXT ARGUMENT... - one line, code 2
     local text=$1
     shift
@@ -62,5 +74,6 @@ refuses() { # TEXT ARGUMENT... - one line, code 2
 }
 check guarded_memory_has_no_bf16 refuses 'run.precision = bf16 .*guard' "${bf16[@]}" --set run.device=guard
 check double_precision_is_no_fp32 refuses 'run.precision = fp32 .*cpu64' --set run.precision=fp32 --set run.device=cpu64
+check double_precision_has_no_bf16_moments refuses 'optim.moments = bf16 .*cpu64' "${moments[@]}" --set run.device=cpu64
 check back_ends_are_no_devices refuses 'run.device = cpu16' --set run.device=cpu16
 finish

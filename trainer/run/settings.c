@@ -62,6 +62,8 @@ const struct cfg_field settings_table[] = {
     CFG_REAL(S, beta1, "optim.beta1", "0.9", 0, 0.999999, "AdamW, decay of the first moment"),
     CFG_REAL(S, beta2, "optim.beta2", "0.95", 0, 0.999999, "AdamW, decay of the second moment"),
     CFG_REAL(S, eps, "optim.eps", "1e-8", 1e-16, 1, "AdamW, added to the root of the second moment"),
+    CFG_ONE_OF_FIXED(S, moments, "optim.moments", "fp32", "fp32|bf16",
+                     "AdamW's moments are kept in; bf16 is half the memory and is rounded by chance, right in the mean"),
     CFG_REAL(S, clip, "optim.clip", "1", 0, 1e9, "largest gradient norm; 0: no clipping"),
 
     CFG_INT(S, shard, "dist.shard", "1", 0, 1, "ZeRO stage: 0 nothing sharded, 1 optimizer state"),
@@ -152,6 +154,9 @@ static kr_status check_device(const struct settings *s)
     if (!row->back[s->precision])
         return KR_FAIL(KR_ERR_ARG, "run.precision = %s does not go with run.device = %s",
                        names[s->precision], s->device);
+    if (s->moments == STORAGE_BF16 && strcmp(s->device, "cpu64") == 0)
+        return KR_FAIL(KR_ERR_ARG, "optim.moments = bf16 does not go with run.device = "
+                                   "cpu64");
     return kern_device_check(row->back[s->precision]);
 }
 

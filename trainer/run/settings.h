@@ -16,6 +16,7 @@ enum { SETTINGS_TEXT = 180 /* an INI line of inih has room for it */ };
 
 enum schedule { SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_CONSTANT };
 enum precision { PRECISION_AUTO, PRECISION_FP32, PRECISION_BF16, PRECISIONS };
+enum storage { STORAGE_FP32, STORAGE_BF16 }; /* fp32: the device's wide type */
 enum reduce { REDUCE_CANONICAL, REDUCE_LIBRARY };
 
 struct settings {
@@ -36,7 +37,7 @@ struct settings {
 
     double lr, min_lr, decay_share, weight_decay, beta1, beta2, eps, clip;
     int64_t warmup;
-    int schedule;
+    int schedule, moments;
 
     int64_t shard;
     int reduce;

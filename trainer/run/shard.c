@@ -15,7 +15,7 @@
 struct unit {
     int64_t len, chunk;     /* elements */
     char *w;                /* device, what the model computes with */
-    char *master, *m, *v;   /* wide; only what is held, see place() */
+    char *master, *m, *v;   /* only what is held, see place() */
     char *slot[TREE_DEPTH]; /* gradients, wide; slot[0] ends up with the sum */
     struct tree_node stack[TREE_DEPTH];
     int depth;                    /* nodes on the stack = slots in use */
@@ -177,8 +177,8 @@ static kr_status open_unit(struct shard *s, int unit)
     TRY(array(s, &u->w, padded(s, u), s->type, "weights"));
     if (s->mixed) TRY(array(s, &u->master, held, s->wide, "master weights"));
     if (s->config.train) {
-        TRY(array(s, &u->m, held, s->wide, "first moments"));
-        TRY(array(s, &u->v, held, s->wide, "second moments"));
+        TRY(array(s, &u->m, held, s->config.moments, "first moments"));
+        TRY(array(s, &u->v, held, s->config.moments, "second moments"));
         TRY(array(s, &u->slot[0], padded(s, u), s->wide, "gradients"));
     }
     s->own[unit] = (struct shard_own){ .unit = unit, .span = own };
@@ -196,8 +196,8 @@ static void place(const struct shard *s, struct shard_own *o)
     o->copy = s->mixed ? shift(u->w, at, s->type) : NULL;
     if (!s->config.train) return;
     o->g = shift(u->slot[0], at, s->wide);
-    o->m = shift(u->m, held, s->wide);
-    o->v = shift(u->v, held, s->wide);
+    o->m = shift(u->m, held, s->config.moments);
+    o->v = shift(u->v, held, s->config.moments);
 }
 
 kr_status shard_open(struct shard **out, const struct params *params, struct comm *c,
@@ -316,8 +316,8 @@ static kr_status publish_unit(struct shard *s, int unit, bool all)
     TRY(kern_event_wait(u->updated, comm_queue(s->comm)));
     TRY(gather(s, u, u->w, s->type));
     if (all && twice && s->mixed) TRY(gather(s, u, u->master, s->wide));
-    if (all && twice) TRY(gather(s, u, u->m, s->wide));
-    if (all && twice) TRY(gather(s, u, u->v, s->wide));
+    if (all && twice) TRY(gather(s, u, u->m, s->config.moments));
+    if (all && twice) TRY(gather(s, u, u->v, s->config.moments));
     return kern_event_record(u->published, comm_queue(s->comm));
 }
 

@@ -38,8 +38,9 @@ struct shard; /* opaque */
 struct shard_config {
     int stage;
     bool canonical;
-    bool train;     /* false: weights only */
-    int64_t leaves; /* micro-batches in a step, over all ranks */
+    bool train;              /* false: weights only */
+    int64_t leaves;          /* micro-batches in a step, over all ranks */
+    enum kern_dtype moments; /* what m and v are kept in: the wide type, or bf16 */
 };
 
 /* [collective] Allocate everything on the queue's device, zeroed.  params and c are kept
@@ -64,7 +65,7 @@ kr_status shard_finish(struct shard *s);
 struct shard_own {
     int unit;
     struct span span;
-    /* device, wide; element span.begin.  m, v and g: training only.  copy: the model's own
+    /* device, element span.begin; wide, m and v as configured.  m, v, g: training only.  copy: the model's own
      * weights, of its type, to be written with every new w; NULL where that is w itself. */
     void *w, *m, *v, *g, *copy;
 };

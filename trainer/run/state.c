@@ -13,6 +13,11 @@ static void *array_of(const struct shard_own *o, int kind)
     return kind == 0 ? o->w : kind == 1 ? o->m : o->v;
 }
 
+static enum kern_dtype type_of(const struct trainer *t, int kind)
+{
+    return kind == 0 ? kern_device_wide(t->device) : t->moments;
+}
+
 /* The part of parameter i that this rank stands for; false if there is none. */
 static bool piece_of(const struct trainer *t, const struct shard_own *share, int32_t i,
                      int kind, struct ckpt_piece *out)
@@ -21,7 +26,7 @@ static bool piece_of(const struct trainer *t, const struct shard_own *share, int
     const struct shard_own *o = &share[p->unit];
     struct span both =
         part_meet(o->span, (struct span){ p->offset, p->offset + p->rows * p->cols });
-    size_t elem = kern_dtype_bytes(kern_device_wide(t->device));
+    size_t elem = kern_dtype_bytes(type_of(t, kind));
 
     if (both.begin == both.end) return false;
     *out = (struct ckpt_piece){
@@ -41,7 +46,7 @@ static void name_tensor(const struct trainer *t, int32_t i, int kind,
     snprintf(out->name, sizeof out->name, "%s/%s", kinds[kind], p->name);
     out->rows = p->rows;
     out->cols = p->cols;
-    out->type = kern_device_wide(t->device);
+    out->type = type_of(t, kind);
 }
 
 kr_status state_open(struct state *out, const struct trainer *t)

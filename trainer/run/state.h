@@ -2,8 +2,8 @@
  * state.h - a trainer's state as a checkpoint sees it: named tensors and pieces.
  *
  * Tensors are "weight/NAME", "adam_m/NAME", "adam_v/NAME" for every NAME of params.h, in
- * that order of kinds, in the device's wide type: weights are the master weights, so a
- * checkpoint does not tell the precision of the run.  A rank's pieces are what shard_share says, cut at parameters.
+ * that order of kinds.  Weights are the master weights, in the device's wide type, so a
+ * checkpoint does not tell the precision of the run; moments are as they are kept.  A rank's pieces are what shard_share says, cut at parameters.
  */
 #ifndef TRAIN_STATE_H
 #define TRAIN_STATE_H

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/rng.h"
 #include "trainer/data/order.h"
 #include "trainer/run/exchange.h"
 #include "trainer/run/lr.h"
@@ -59,8 +60,17 @@ static struct kern_mat piece(void *array, int64_t first, int64_t n, enum kern_dt
     return kern_mat((char *)array + (size_t)first * kern_dtype_bytes(type), 1, n, type);
 }
 
+/* Rounding of a unit's moments: its elements are numbered as in its flat array. */
+static struct kern_round moment_round(const struct settings *s, int unit, int64_t step,
+                                      int64_t first)
+{
+    uint64_t key = rng_u64((uint64_t)s->seed, RNG_ROUND, (uint32_t)unit, (uint64_t)step);
+
+    return (struct kern_round){ key, 0, first };
+}
+
 /* AdamW on every parameter's part of the own spans. */
-static kr_status update(struct trainer *t, const struct kern_adamw *p)
+static kr_status update(struct trainer *t, int64_t step, const struct kern_adamw *p)
 {
     enum kern_dtype type = kern_device_type(t->device),
                     wide = kern_device_wide(t->device);
@@ -77,8 +87,9 @@ static kr_status update(struct trainer *t, const struct kern_adamw *p)
 
         if (n == 0) continue;
         if (!par->decay) mine.weight_decay = 0;
-        TRY(kern_adamw(t->q, piece(o->w, at, n, wide), piece(o->m, at, n, wide),
-                       piece(o->v, at, n, wide), piece(o->g, at, n, wide),
+        mine.round = moment_round(&t->set, par->unit, step, both.begin);
+        TRY(kern_adamw(t->q, piece(o->w, at, n, wide), piece(o->m, at, n, t->moments),
+                       piece(o->v, at, n, t->moments), piece(o->g, at, n, wide),
                        piece(o->copy, at, n, type), &mine));
     }
     return KR_OK;
@@ -137,7 +148,7 @@ kr_status trainer_step(struct trainer *t, int64_t step, struct step_words words,
     TRY_OR(st, check_finite(step, sums.loss, norm), done);
     pulse_phase(t->pulse, PULSE_UPDATING);
     plan = plan_update(s, step, norm, to_mean);
-    TRY_OR(st, update(t, &plan), done);
+    TRY_OR(st, update(t, step, &plan), done);
     TRY_OR(st, shard_publish(t->shard, false), done);
     *stats = (struct step_stats){ sums.loss / sums.labels, norm, plan.lr,
                                   s->batch * s->context };

@@ -29,7 +29,7 @@ kr_status trainer_open(struct trainer *t, const struct settings *set, struct com
                        bool training)
 {
     struct shard_config config = { (int)set->shard, set->reduce == REDUCE_CANONICAL,
-                                   training, settings_leaves(set) };
+                                   training, settings_leaves(set), KERN_BF16 };
     kr_status st = KR_OK;
 
     *t = (struct trainer){ .set = *set, .comm = comm, .training = training };
@@ -40,6 +40,8 @@ kr_status trainer_open(struct trainer *t, const struct settings *set, struct com
            kern_device_open(&t->device, settings_device(set), comm_local_rank(comm),
                             threads_of(set, comm)),
            done);
+    if (set->moments == STORAGE_FP32) config.moments = kern_device_wide(t->device);
+    t->moments = config.moments;
     TRY_OR(st, kern_queue_open(&t->q, t->device, KERN_QUEUE_COMPUTE), done);
     TRY_OR(st, comm_bind(comm, t->device), done);
     TRY_OR(st, shard_open(&t->shard, &t->params, comm, t->q, &config), done);

@@ -1,0 +1,45 @@
+#!/bin/bash
+# What saves memory costs no promise: for each way to store state, the same bits on any
+# number of ranks, in any stage, and after a resume.
+# LIMIT: 240
+# shellcheck source=tests/fault/lib.bash
+. "$(dirname "$0")/lib.bash"
+
+# begin ARGUMENT... - a reference on one rank; what follows must end in its bits
+begin() {
+    how=("$@")
+    rm -rf "$work/reference"
+    train 0 "$work/reference" "${how[@]}"
+    want=$(hash_of "$work/reference")
+}
+ends_alike() { # RANKS DIR ARGUMENT...
+    train "$1" "$2" "${how[@]}" "${@:3}" && [ "$(hash_of "$2")" = "$want" ]
+}
+same() { # NAME RANKS ARGUMENT...
+    rm -rf "$work/run"
+    check "$1" ends_alike "$2" "$work/run" "${@:3}"
+}
+moved() { # other ranks and another stage at each resume
+    rm -rf "$work/moved"
+    train 4 "$work/moved" "${how[@]}" --set train.stop_after=13 &&
+        train 2 "$work/moved" "${how[@]}" --set train.stop_after=27 --set dist.shard=0 &&
+        ends_alike 3 "$work/moved" --set train.stop_after=0
+}
+
+begin
+plain=$want
+
+begin --set run.precision=bf16
+check bf16_is_no_fp32 [ "$want" != "$plain" ]
+same bf16_on_three_ranks 3
+same bf16_on_four_ranks_that_shard_nothing 4 --set dist.shard=0
+same bf16_with_three_threads 0 --set run.threads=3
+check bf16_resumed_on_other_ranks moved
+
+begin --set optim.moments=bf16
+check bf16_moments_are_others [ "$want" != "$plain" ]
+same bf16_moments_on_three_ranks 3
+same bf16_moments_on_four_ranks_that_shard_nothing 4 --set dist.shard=0
+same bf16_moments_in_guarded_memory 2 --set run.device=guard
+check bf16_moments_resumed_on_other_ranks moved
+finish
