@@ -44,6 +44,7 @@ static void describe_me(struct holder *h)
     const char *job = getenv("SLURM_JOB_ID");
 
     *h = (struct holder){ .pid = getpid(), .started = proc_started(getpid()) };
+    if (h->started < 0) h->started = 0; /* a container without its own /proc */
     (void)gethostname(h->host, sizeof h->host - 1);
     snprintf(h->job, sizeof h->job, "%s", job ? job : "");
     for (char *c = h->host; *c; c++)
@@ -240,7 +241,7 @@ kr_status lease_check(struct lease *l)
 
     TRY(fs_open(&fd, l->path, O_RDONLY));
     pthread_mutex_lock(&l->lock); /* not while the thread writes */
-    ours = !l->lost && read_lease(fd, &h) && is_mine(l, &h);
+    ours = read_lease(fd, &h) && is_mine(l, &h) && !l->lost;
     pthread_mutex_unlock(&l->lock);
     close(fd);
     return ours ? KR_OK : busy(l->path, &h);

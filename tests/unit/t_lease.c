@@ -185,6 +185,25 @@ static void wall_time_does_not_matter(void)
     lease_give_back(l);
 }
 
+/* A container may have no /proc of its own, so that no process there has a start time. */
+static void without_proc_a_lease_is_ours_all_the_same(void)
+{
+    char run[FS_PATH], self[FS_PATH] = "", command[3 * FS_PATH];
+
+    new_run(run);
+    rig_must(fs_mkdirs(run));
+    CHECK(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
+    if (system("unshare -m mount -t tmpfs none /proc 2>/dev/null") != 0) {
+        printf("# mount namespaces cannot be had here\n");
+        return;
+    }
+    snprintf(
+        command, sizeof command,
+        "unshare -m sh -c 'mount -t tmpfs none /proc && exec \"%s\" keep \"%s\" 0 0'",
+        self, run);
+    CHECK_I64(WEXITSTATUS(system(command)), ==, 0);
+}
+
 /* ---- main ----------------------------------------------------------------------------- */
 
 static int hold(const char *run)
@@ -207,16 +226,37 @@ static int take(const char *run)
     return generation;
 }
 
+/* Over a renewal; 0 if it is still ours. */
+static int keep(const char *run)
+{
+    struct lease *l;
+    kr_status st;
+
+    if (lease_take(&l, run, 0) != KR_OK) return REFUSED;
+    clock_sleep(2.5);
+    st = lease_check(l);
+    lease_give_back(l);
+    return st != KR_OK;
+}
+
+static int act(const char *what, const char *run)
+{
+    return strcmp(what, "hold") == 0   ? hold(run)
+           : strcmp(what, "keep") == 0 ? keep(run)
+                                       : take(run);
+}
+
 int main(int argc, char **argv)
 {
     log_mute(getenv("T_CKPT_LOUD") == NULL);
-    if (argc == 5) return strcmp(argv[1], "hold") == 0 ? hold(argv[2]) : take(argv[2]);
+    if (argc == 5) return act(argv[1], argv[2]);
     rig_folder(root, "t_lease");
     RUN(the_second_is_told_who_holds_it_and_takes_over_from_the_dead);
     RUN(generations_only_grow);
     RUN(a_zombie_does_not_commit);
     RUN(a_lease_of_another_host_is_watched);
     RUN(wall_time_does_not_matter);
+    RUN(without_proc_a_lease_is_ours_all_the_same);
     rig_must(fs_remove_tree(root));
     return check_done();
 }
