@@ -73,6 +73,18 @@ refused() { # what no restart can mend does not come back
     batch 0 new --set model.layers=0
     ended 2 && [ ! -e calls ] && said 'model\.layers = 0'
 }
+lost() { # a rank dies: another start may mend that
+    rm -f calls
+    batch 0 dying --set checkpoint.every=20
+    under_way dying 50 && kill -KILL "$(workers dying | tail -n 1)" && ended 137 && requeued
+}
+hopeless() { # hopeless RESTARTS - every start fails in its first steps
+    rm -f calls
+    batch "$1" hopeless --set dist.fault=fail:20
+    ended 8
+}
+tried_again() { hopeless 2 && requeued; }
+given_up() { hopeless 3 && [ ! -e calls ]; }
 options() { # that the behaviour above rests on
     grep -qE '^#SBATCH --signal=B:USR1@[0-9]+' "$top/scripts/train.sbatch" &&
         grep -qE '^#SBATCH --requeue' "$top/scripts/train.sbatch" &&
@@ -85,6 +97,9 @@ check more_signals_change_nothing often
 check a_cancelled_job_saves_and_stays_away cancel
 check started_again_it_goes_on_to_the_end_and_stays_there to_the_end
 check a_refused_job_stays_away refused
+check a_job_that_lost_a_rank_goes_back_into_the_queue lost
+check starts_without_progress_are_tried_again tried_again
+check but_not_for_ever given_up
 
 # --- plain cluster -------------------------------------------------------------------------
 export RANKS=2 PAUSE=0.2
@@ -105,7 +120,7 @@ asked() { # Ctrl-C: saved, and not started again
     loop --run asked "${long[@]}" && under_way asked 5 && kill -TERM "$script" && ended 75 &&
         ! said 'starting again' && [ "$(newest_of asked)" = "$(steps asked)" ]
 }
-given_up() { # every start fails in its first steps
+loop_ends() { # every start fails in its first steps
     TRIES=2 loop --run hopeless "${long[@]}" --set dist.fault=fail:20
     ended 8 && [ "$(grep -c 'starting again' out)" -eq 1 ]
 }
@@ -114,7 +129,7 @@ check train_mpirun_has_help help
 check train_mpirun_wants_a_run no_run
 check a_lost_rank_is_replaced_and_the_bits_are_the_same rank_lost
 check a_request_to_stop_ends_the_loop asked
-check tries_without_progress_are_bounded given_up
+check tries_without_progress_are_bounded loop_ends
 check a_refused_run_is_not_tried_again not_tried
 
 finish
