@@ -67,13 +67,14 @@ static inline kr_status plain_ready(void *self, int unit)
     return KR_OK;
 }
 
-static inline void plain_open(struct plain *s, const char *device,
-                              const struct model_shape *shape, int64_t sequences)
+static inline void plain_open_recompute(struct plain *s, const char *device,
+                                        const struct model_shape *shape,
+                                        int64_t sequences, enum model_recompute recompute)
 {
     *s = (struct plain){ 0 };
     if (kern_device_open(&s->d, device, 0, 2) || params_build(&s->p, shape) ||
         kern_queue_open(&s->q, s->d, KERN_QUEUE_COMPUTE) || s->p.units > PLAIN_UNITS ||
-        model_open(&s->m, shape, &s->p, s->q, sequences, true))
+        model_open(&s->m, shape, &s->p, s->q, sequences, true, recompute))
         abort();
     for (int u = 0; u < s->p.units; u++) {
         size_t len = (size_t)s->p.unit_len[u];
@@ -86,6 +87,12 @@ static inline void plain_open(struct plain *s, const char *device,
     }
     s->face =
         (struct weights){ s, plain_acquire, plain_release, plain_grads, plain_ready };
+}
+
+static inline void plain_open(struct plain *s, const char *device,
+                              const struct model_shape *shape, int64_t sequences)
+{
+    plain_open_recompute(s, device, shape, sequences, RECOMPUTE_NONE);
 }
 
 static inline void plain_close(struct plain *s)

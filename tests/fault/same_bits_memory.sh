@@ -28,6 +28,9 @@ moved() { # other ranks and another stage at each resume
 
 begin
 plain=$want
+same recomputed_norms_and_activations 2 --set train.recompute=selective
+same recomputed_blocks 3 --set train.recompute=full
+same recomputed_blocks_in_guarded_memory 0 --set train.recompute=full --set run.device=guard
 
 begin --set run.precision=bf16
 check bf16_is_no_fp32 [ "$want" != "$plain" ]

@@ -7,7 +7,8 @@
 #include "tests/check.h"
 #include "tests/model_weights.h"
 
-enum { SEQ = 6, SEQUENCES = 2, ROWS = SEQ * SEQUENCES, VOCAB = 23 };
+enum { SEQ = 6, SEQUENCES = 2, ROWS = SEQ * SEQUENCES, VOCAB = 23, CONTEXT = 8 };
+enum { MOST = CONTEXT * SEQUENCES /* rows that the activations have room for */ };
 
 static const struct model_shape gpt2 = {
     .family = &families[FAMILY_GPT2],
@@ -18,7 +19,7 @@ static const struct model_shape gpt2 = {
     .head_dim = 4,
     .ffn = 20,
     .vocab = VOCAB,
-    .context = 8,
+    .context = CONTEXT,
     .rope_theta = 1e4,
 };
 static const struct model_shape llama = {
@@ -30,7 +31,7 @@ static const struct model_shape llama = {
     .head_dim = 4,
     .ffn = 12,
     .vocab = VOCAB,
-    .context = 8,
+    .context = CONTEXT,
     .rope_theta = 1e2,
 };
 
@@ -138,15 +139,17 @@ static void gradients_of_every_family_are_slopes(void)
 }
 
 /* Gradients of all parameters, one after the other, with weights that bf16 holds exactly;
- * the caller frees them. */
+ * the caller frees them.  *bytes: of activations. */
 static double *all_gradients(const char *device, const struct model_shape *shape,
-                             int64_t *count)
+                             enum model_recompute recompute, int64_t *count,
+                             int64_t *bytes)
 {
     struct plain s;
     struct batch b;
     double *all, *at;
 
-    plain_open(&s, device, shape, SEQUENCES);
+    plain_open_recompute(&s, device, shape, SEQUENCES, recompute);
+    *bytes = (int64_t)model_bytes(s.m);
     all = at = malloc((size_t)s.p.total * sizeof *all);
     for (int32_t i = 0; i < s.p.count; i++) {
         int64_t n = s.p.list[i].rows * s.p.list[i].cols;
@@ -174,12 +177,12 @@ static void bf16_gradients_are_near_those_in_fp32(void)
     for (int f = 0; f < FAMILY_COUNT; f++) {
         struct model_shape shape = llama;
         double *wide, *narrow, off = 0, norm = 0;
-        int64_t n;
+        int64_t n, bytes;
 
         shape.family = &families[f];
         shape.rope_dims = families[f].rope_share < 1 ? 2 : 0;
-        wide = all_gradients("cpu", &shape, &n);
-        narrow = all_gradients("cpu16", &shape, &n);
+        wide = all_gradients("cpu", &shape, RECOMPUTE_NONE, &n, &bytes);
+        narrow = all_gradients("cpu16", &shape, RECOMPUTE_NONE, &n, &bytes);
         for (int64_t i = 0; i < n; i++) {
             off += (narrow[i] - wide[i]) * (narrow[i] - wide[i]);
             norm += wide[i] * wide[i];
@@ -189,6 +192,61 @@ static void bf16_gradients_are_near_those_in_fp32(void)
         CHECK(off > 0);
         free(wide);
         free(narrow);
+    }
+}
+
+/* Bytes of an array of so many rows and columns, as an arena aligns it. */
+static int64_t room(int64_t rows, int64_t cols, int64_t elem)
+{
+    return (rows * cols * elem + 255) / 256 * 256;
+}
+
+/* What selective and full recomputation do not keep, of one llama layer. */
+static int64_t cheap_bytes(const struct model_shape *s, int64_t elem)
+{
+    return 2 * room(MOST, s->dim, elem) + room(MOST, s->ffn, elem);
+}
+static int64_t dear_bytes(const struct model_shape *s, int64_t elem)
+{
+    int64_t heads = s->heads * s->head_dim, both = heads + 2 * s->kv_heads * s->head_dim;
+
+    return room(MOST, both, elem) + room(MOST, heads, elem) + room(MOST, s->dim, elem) +
+           room(MOST, 2 * s->ffn, elem) + 2 * room(2, MOST, 4) + room(s->heads, MOST, 4);
+}
+
+static void check_recompute(const struct model_shape *shape, const char *device)
+{
+    int64_t n, bytes[3], elem = strcmp(device, "cpu16") == 0 ? 2 : 4;
+    double *want = all_gradients(device, shape, RECOMPUTE_NONE, &n, &bytes[0]);
+
+    for (int how = RECOMPUTE_SELECTIVE; how <= RECOMPUTE_FULL; how++) {
+        double *got =
+            all_gradients(device, shape, (enum model_recompute)how, &n, &bytes[how]);
+
+        CHECK(memcmp(want, got, (size_t)n * sizeof *got) == 0);
+        free(got);
+    }
+    CHECK_I64(bytes[1], <, bytes[0]);
+    CHECK_I64(bytes[2], <, bytes[1]);
+    if (shape->family == &families[FAMILY_LLAMA]) {
+        int64_t layers = shape->layers - 1, cheap = cheap_bytes(shape, elem);
+
+        CHECK_I64(bytes[1], ==, bytes[0] - layers * cheap);
+        CHECK_I64(bytes[2], ==, bytes[1] - layers * dear_bytes(shape, elem));
+    }
+    free(want);
+}
+
+static void recomputed_activations_give_the_same_bits_in_less_memory(void)
+{
+    for (int f = 0; f < FAMILY_COUNT; f++) {
+        struct model_shape shape = llama;
+
+        shape.family = &families[f];
+        shape.layers = 3;
+        shape.rope_dims = families[f].rope_share < 1 ? 2 : 0;
+        check_recompute(&shape, "cpu");
+        check_recompute(&shape, "cpu16");
     }
 }
 
@@ -347,6 +405,7 @@ int main(void)
     RUN(gradients_of_every_family_are_slopes);
     RUN(gradients_of_unusual_models_are_slopes);
     RUN(bf16_gradients_are_near_those_in_fp32);
+    RUN(recomputed_activations_give_the_same_bits_in_less_memory);
     RUN(adding_a_micro_batch_adds_its_gradient);
     RUN(units_become_ready_once_from_the_head_down);
     RUN(a_failing_call_leaves_nothing_held);

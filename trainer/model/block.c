@@ -40,26 +40,37 @@ void block_params(const struct params *p, int32_t layer, void *flat, enum kern_d
 }
 
 void block_lay_out(struct arena *a, const struct model_shape *s, int64_t rows,
-                   struct block_acts *out)
+                   unsigned roles, struct block_acts *out)
 {
-    *out = (struct block_acts){
-        .x = arena_mat(a, rows, s->dim),
-        .stats1 = arena_wide(a, 2, rows),
-        .normed1 = arena_mat(a, rows, s->dim),
-        .qkv = arena_mat(a, rows, model_qkv_rows(s)),
-        .att = arena_mat(a, rows, s->heads * s->head_dim),
-        .lse = arena_wide(a, s->heads, rows),
-        .mid = arena_mat(a, rows, s->dim),
-        .stats2 = arena_wide(a, 2, rows),
-        .normed2 = arena_mat(a, rows, s->dim),
-        .up = arena_mat(a, rows, model_up_rows(s)),
-        .act = arena_mat(a, rows, s->ffn),
+    int64_t heads = s->heads * s->head_dim, raw = s->family->sandwich ? s->dim : 0;
+    struct {
+        struct kern_mat *at;
+        enum block_role role;
+        int64_t cols;  /* (rows, cols) of the device's type, or */
+        int64_t stats; /* (stats, rows), wide */
+    } const list[] = {
+        { &out->x, BLOCK_INPUT, s->dim, 0 },
+        { &out->stats1, BLOCK_DEAR, 0, 2 },
+        { &out->normed1, BLOCK_CHEAP, s->dim, 0 },
+        { &out->qkv, BLOCK_DEAR, model_qkv_rows(s), 0 },
+        { &out->att, BLOCK_DEAR, heads, 0 },
+        { &out->lse, BLOCK_DEAR, 0, s->heads },
+        { &out->raw1, BLOCK_DEAR, raw, 0 },
+        { &out->stats_post1, BLOCK_DEAR, 0, raw ? 2 : 0 },
+        { &out->mid, BLOCK_DEAR, s->dim, 0 },
+        { &out->stats2, BLOCK_DEAR, 0, 2 },
+        { &out->normed2, BLOCK_CHEAP, s->dim, 0 },
+        { &out->up, BLOCK_DEAR, model_up_rows(s), 0 },
+        { &out->act, BLOCK_CHEAP, s->ffn, 0 },
+        { &out->raw2, BLOCK_DEAR, raw, 0 },
+        { &out->stats_post2, BLOCK_DEAR, 0, raw ? 2 : 0 },
     };
-    if (!s->family->sandwich) return;
-    out->raw1 = arena_mat(a, rows, s->dim);
-    out->stats_post1 = arena_wide(a, 2, rows);
-    out->raw2 = arena_mat(a, rows, s->dim);
-    out->stats_post2 = arena_wide(a, 2, rows);
+
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        if (!((unsigned)list[i].role & roles)) continue;
+        if (list[i].cols) *list[i].at = arena_mat(a, rows, list[i].cols);
+        if (list[i].stats) *list[i].at = arena_wide(a, list[i].stats, rows);
+    }
 }
 
 void block_lay_out_scratch(struct arena *a, const struct model_shape *s, int64_t rows,
@@ -152,26 +163,69 @@ static kr_status join_bwd(const struct block_env *e, const struct join *j,
     return kern_linear_bwd_x(e->q, d_in, d, j->w, false);
 }
 
-kr_status block_fwd(const struct block_env *e, const struct block_params *w,
-                    const struct block_acts *a, struct kern_mat out)
+static kr_status norm_before_attention(const struct block_env *e,
+                                       const struct block_params *w,
+                                       const struct block_acts *a)
 {
-    const struct family *f = e->shape->family;
-    struct kern_heads heads = heads_of(e);
-    struct join attention = join_of_attention(w, a), mlp = join_of_mlp(w, a);
-    double eps = model_norm_eps(e->shape);
+    return kern_norm_fwd(e->q, e->shape->family->norm, a->normed1, a->stats1, a->x,
+                         w->norm1, w->norm1_bias, model_norm_eps(e->shape));
+}
 
-    TRY(kern_norm_fwd(e->q, f->norm, a->normed1, a->stats1, a->x, w->norm1, w->norm1_bias,
-                      eps));
+static kr_status norm_before_mlp(const struct block_env *e, const struct block_params *w,
+                                 const struct block_acts *a)
+{
+    return kern_norm_fwd(e->q, e->shape->family->norm, a->normed2, a->stats2, a->mid,
+                         w->norm2, w->norm2_bias, model_norm_eps(e->shape));
+}
+
+static kr_status activate(const struct block_env *e, const struct block_acts *a)
+{
+    return kern_act_fwd(e->q, e->shape->family->act, a->act, a->up);
+}
+
+/* All that the MLP's last matrix reads. */
+static kr_status up_to_act(const struct block_env *e, const struct block_params *w,
+                           const struct block_acts *a)
+{
+    struct kern_heads heads = heads_of(e);
+    struct join attention = join_of_attention(w, a);
+
+    TRY(norm_before_attention(e, w, a));
     TRY(kern_linear_fwd(e->q, a->qkv, a->normed1, w->qkv, w->qkv_bias, false));
     TRY(rotate(e, a->qkv, false));
     TRY(kern_attention_fwd(e->q, a->att, a->lse, a->qkv, &heads));
     TRY(join_fwd(e, &attention, a->mid, a->x));
 
-    TRY(kern_norm_fwd(e->q, f->norm, a->normed2, a->stats2, a->mid, w->norm2,
-                      w->norm2_bias, eps));
+    TRY(norm_before_mlp(e, w, a));
     TRY(kern_linear_fwd(e->q, a->up, a->normed2, w->up, w->up_bias, false));
-    TRY(kern_act_fwd(e->q, f->act, a->act, a->up));
+    return activate(e, a);
+}
+
+kr_status block_fwd(const struct block_env *e, const struct block_params *w,
+                    const struct block_acts *a, struct kern_mat out)
+{
+    struct join mlp = join_of_mlp(w, a);
+
+    TRY(up_to_act(e, w, a));
     return join_fwd(e, &mlp, out, a->mid);
+}
+
+kr_status block_remake(const struct block_env *e, const struct block_params *w,
+                       const struct block_acts *a, const struct block_scratch *s,
+                       unsigned kept)
+{
+    struct join mlp = join_of_mlp(w, a);
+
+    if (!(kept & BLOCK_DEAR)) {
+        TRY(up_to_act(e, w, a));
+        /* a sandwich norm's backward wants what the last product gave */
+        return e->shape->family->sandwich ? join_fwd(e, &mlp, s->d_normed, a->mid)
+                                          : KR_OK;
+    }
+    if (kept & BLOCK_CHEAP) return KR_OK;
+    TRY(norm_before_attention(e, w, a));
+    TRY(norm_before_mlp(e, w, a));
+    return activate(e, a);
 }
 
 static kr_status mlp_bwd(const struct block_env *e, const struct block_params *w,

@@ -48,14 +48,27 @@ struct block_env {
     const int32_t *start; /* as in struct kern_heads */
 };
 
+/* What it costs to make a member of block_acts once more in the backward: the input can not
+ * be made; what norms and the activation gave takes little; the rest are products and
+ * attention. */
+enum block_role { BLOCK_INPUT = 1, BLOCK_CHEAP = 2, BLOCK_DEAR = 4, BLOCK_ALL = 7 };
+
+/* Lay out the members with one of these roles, in the order in which the forward makes
+ * them; the others stay as they are. */
 void block_lay_out(struct arena *a, const struct model_shape *s, int64_t rows,
-                   struct block_acts *out);
+                   unsigned roles, struct block_acts *out);
 void block_lay_out_scratch(struct arena *a, const struct model_shape *s, int64_t rows,
                            struct block_scratch *out);
 
 /* a->x is set; out (N, C) is written. */
 kr_status block_fwd(const struct block_env *e, const struct block_params *w,
                     const struct block_acts *a, struct kern_mat out);
+
+/* Before block_bwd: make again what is not in `kept`, with the same bits.  For all but the
+ * input that is the forward without its last product. */
+kr_status block_remake(const struct block_env *e, const struct block_params *w,
+                       const struct block_acts *a, const struct block_scratch *s,
+                       unsigned kept);
 
 /* d (N, C): gradient of out on entry, of x on return.  add: to the gradients in g. */
 kr_status block_bwd(const struct block_env *e, const struct block_params *w,

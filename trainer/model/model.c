@@ -18,10 +18,11 @@ struct model {
     struct kern_device *device;
     enum kern_dtype type, wide; /* of the device */
     bool train;
+    unsigned kept;       /* roles of what each layer keeps for the backward (block.h) */
     int64_t rows, chunk; /* most tokens; rows of logits at a time */
     void *block;         /* device memory of everything below */
     size_t bytes;
-    struct block_acts *acts; /* of each layer, or one shared by all */
+    struct block_acts *acts; /* of each layer; without training one for all */
     struct block_scratch scratch;
     struct kern_mat rope, last, stats, normed, d, d_normed, logits, loss;
     struct kern_mat embedded, embed_stats; /* before a norm of the embedding, or none */
@@ -38,7 +39,8 @@ static const struct block_acts *acts_of(const struct model *m, int64_t layer)
 static void lay_out(struct model *m, struct arena *a)
 {
     const struct model_shape *s = &m->shape;
-    int64_t kept = m->train ? s->layers : 1;
+    int64_t layers = m->train ? s->layers : 1;
+    struct block_acts shared = { 0 };
 
     m->rope = arena_wide(a, s->context, model_rope_dims(s));
     if (s->family->pos == POS_ALIBI)
@@ -47,8 +49,11 @@ static void lay_out(struct model *m, struct arena *a)
         m->embedded = arena_mat(a, m->rows, s->dim);
         m->embed_stats = arena_wide(a, 2, m->rows);
     }
-    for (int64_t l = 0; l < kept; l++)
-        block_lay_out(a, s, m->rows, &m->acts[l]);
+    block_lay_out(a, s, m->rows, BLOCK_ALL & ~m->kept, &shared);
+    for (int64_t l = 0; l < layers; l++) {
+        m->acts[l] = shared;
+        block_lay_out(a, s, m->rows, m->kept, &m->acts[l]);
+    }
     m->last = arena_mat(a, m->rows, s->dim);
     m->stats = arena_wide(a, 2, m->rows);
     m->normed = arena_mat(a, m->rows, s->dim);
@@ -120,8 +125,11 @@ static int64_t chunk_rows(int64_t rows, int64_t vocab)
 
 kr_status model_open(struct model **out, const struct model_shape *shape,
                      const struct params *params, struct kern_queue *q, int64_t sequences,
-                     bool train)
+                     bool train, enum model_recompute recompute)
 {
+    static const unsigned kept[] = { [RECOMPUTE_NONE] = BLOCK_ALL,
+                                     [RECOMPUTE_SELECTIVE] = BLOCK_INPUT | BLOCK_DEAR,
+                                     [RECOMPUTE_FULL] = BLOCK_INPUT };
     struct model *m = NULL;
     struct arena a = { 0 };
     kr_status st;
@@ -134,6 +142,7 @@ kr_status model_open(struct model **out, const struct model_shape *shape,
     m->type = kern_device_type(m->device);
     m->wide = kern_device_wide(m->device);
     m->train = train;
+    m->kept = train ? kept[recompute] : BLOCK_ALL;
     m->rows = sequences * shape->context;
     m->chunk = chunk_rows(m->rows, shape->vocab);
     TRY_OR(st,
@@ -416,6 +425,9 @@ static kr_status backward_layer(struct model *m, const struct weights *w,
     TRY_OR(st, w->grads(w->self, unit, &grad_flat, &add), done);
     block_params(m->params, (int32_t)layer, flat, m->type, &params);
     block_params(m->params, (int32_t)layer, grad_flat, m->wide, &grads);
+    /* the members that layers share are still those of the last one */
+    if (layer < m->shape.layers - 1)
+        TRY_OR(st, block_remake(&env, &params, &acts, &scratch, m->kept), done);
     TRY_OR(st,
            block_bwd(&env, &params, &grads, add, &acts, &scratch,
                      head_rows(m->d, rows_of(b))),

@@ -16,11 +16,17 @@
 
 struct model; /* opaque */
 
+/* What the backward makes again instead of keeping it: nothing; what norms and activations
+ * gave; everything but the blocks' inputs.  The bits are the same.  Costs a block's norms
+ * and activation, or its forward without the last product, once more, save for the last
+ * block, which is still there. */
+enum model_recompute { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL };
+
 /* [local] Activations for up to `sequences` of up to shape->context tokens; `train` also
- * keeps what the backward needs.  *out refers to q, shape (copied) and params (kept). */
+ * keeps what the backward needs but does not `recompute`.  *out refers to q, shape (copied) and params (kept). */
 kr_status model_open(struct model **out, const struct model_shape *shape,
                      const struct params *params, struct kern_queue *q, int64_t sequences,
-                     bool train);
+                     bool train, enum model_recompute recompute);
 void model_close(struct model *m); /* NULL is fine */
 
 /* Bytes of activations on the device. */

@@ -51,6 +51,8 @@ const struct cfg_field settings_table[] = {
     CFG_INT_FIXED(S, micro_batch, "train.micro_batch", "4", 1, 1 << 20, "sequences computed at a time by a rank"),
     CFG_INT_FIXED(S, seed, "train.seed", "1", 0, 1e15, "start values of the weights"),
     CFG_INT(S, stop_after, "train.stop_after", "0", 0, 1e15, "save and end at this step, the schedule unchanged; 0: at train.steps"),
+    CFG_ONE_OF(S, recompute, "train.recompute", "none", "none|selective|full",
+               "activations to make again in the backward, the bits are the same; selective: of norms and activations, full: all but the blocks' inputs"),
 
     CFG_REAL(S, lr, "optim.lr", "3e-3", 0, 10, "learning rate after warm-up"),
     CFG_REAL(S, min_lr, "optim.min_lr", "3e-4", 0, 10, "learning rate at the end"),

@@ -8,7 +8,7 @@
 #define TRAIN_SETTINGS_H
 
 #include "base/cfg.h"
-#include "trainer/model/family.h"
+#include "trainer/model/model.h"
 
 struct comm;
 
@@ -34,6 +34,7 @@ struct settings {
     int64_t data_seed;
 
     int64_t steps, batch, micro_batch, seed, stop_after;
+    int recompute; /* enum model_recompute */
 
     double lr, min_lr, decay_share, weight_decay, beta1, beta2, eps, clip;
     int64_t warmup;

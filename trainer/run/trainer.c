@@ -46,7 +46,8 @@ kr_status trainer_open(struct trainer *t, const struct settings *set, struct com
     TRY_OR(st, comm_bind(comm, t->device), done);
     TRY_OR(st, shard_open(&t->shard, &t->params, comm, t->q, &config), done);
     TRY_OR(st,
-           model_open(&t->model, &t->shape, &t->params, t->q, set->micro_batch, training),
+           model_open(&t->model, &t->shape, &t->params, t->q, set->micro_batch, training,
+                      (enum model_recompute)set->recompute),
            done);
     TRY_OR(st, open_batch(t), done);
     TRY_OR(st, exchange_open(t), done);
