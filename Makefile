@@ -96,7 +96,7 @@ $(O)/checkpoints/shard_file.o $(O)/tests/unit/t_view.o: CPPFLAGS += $(HDF5_INC)
 $(O)/trainer/run/commands.o $(O)/front/main.o: CPPFLAGS += -DKILORANK_VERSION='"$(VERSION)"'
 
 LDFLAGS += -pthread
-FRONT_LIBS  := -linih -lcjson -lxxhash -luv -lm
+FRONT_LIBS  := -linih -lcjson -lxxhash -lpcre2-8 -luv -lm
 WORKER_LIBS := $(filter-out -luv,$(FRONT_LIBS)) $(HDF5_LIB) -ldl -fopenmp
 
 $(B)/kilorank: $(call obj,$(front.src)) $(O)/libtrainer.a $(O)/libscheduler.a $(O)/libbase.a
@@ -121,6 +121,8 @@ $(B)/tests/%: $(O)/tests/%.o $(libs)
 FUZZ_CC  ?= $(firstword $(shell command -v clang clang-14))
 FUZZ_SRC := $(base.src) checkpoints/manifest.c trainer/data/tokens.c scheduler/wire.c scheduler/nodes.c
 $(B)/tests/fuzz/fuzz_settings: fuzz.more := trainer/run/settings.c trainer/model/family.c
+$(B)/tests/fuzz/fuzz_tokenizer: fuzz.more := $(addprefix trainer/data/,tokenizer.c tokenizer_file.c \
+    steps_file.c steps.c pattern.c added.c bpe.c words.c object.c)
 $(fuzz): $(B)/tests/fuzz/%: tests/fuzz/%.c $(FUZZ_SRC)
 	@mkdir -p $(@D)
 	$(call q,FUZZ)$(FUZZ_CC) -I. -D_GNU_SOURCE -std=c17 -g -O1 \

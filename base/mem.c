@@ -38,6 +38,22 @@ kr_status mem_alloc(void *out, size_t count, size_t size, const char *what)
 
 void mem_free(void *at) { free(at); }
 
+kr_status mem_grow(void *at, size_t *room, size_t want, size_t size, const char *what)
+{
+    size_t more = *room < 8 ? 16 : *room * 2;
+    void *old, *new = NULL;
+
+    if (want <= *room) return KR_OK;
+    if (more < want) more = want;
+    TRY(mem_alloc(&new, more, size, what));
+    memcpy(&old, at, sizeof old);
+    if (*room) memcpy(new, old, *room * size);
+    mem_free(old);
+    memcpy(at, &new, sizeof new);
+    *room = more;
+    return KR_OK;
+}
+
 /* Room for `more` bytes and a NUL. */
 static int grow(struct mem_text *t, size_t more)
 {

@@ -20,6 +20,11 @@ enum { MEM_ALIGN = 64 }; /* bytes; a cache line, an AVX-512 register */
 kr_status mem_alloc(void *out, size_t count, size_t size, const char *what);
 void mem_free(void *at); /* NULL is fine */
 
+/* Make room for `want` elements of `size` bytes in the array at *at, of which *room are
+ * there: the old ones stay, new ones are zero, and room at least doubles, so that adding
+ * one by one costs O(1) each.  `at` is a pointer to the array's pointer. */
+kr_status mem_grow(void *at, size_t *room, size_t want, size_t size, const char *what);
+
 /* A text that grows.  Zero-initialise; after a failed append `failed` stays set and
  * later appends do nothing, so that one check at the end is enough. */
 struct mem_text {

@@ -17,6 +17,7 @@
 #include "checkpoints/tool.h"
 #include "scheduler/exitcode.h"
 #include "trainer/data/prepare.h"
+#include "trainer/data/tokenizer_tool.h"
 
 static const struct command {
     const char *name, *help;
@@ -26,6 +27,7 @@ static const struct command {
     { "eval", "loss and perplexity of a checkpoint on tokens", NULL },
     { "generate", "let a checkpoint write text", NULL },
     { "prepare", "text to token files", prepare_main },
+    { "tokenizer", "learn, try and inspect tokenizers", tokenizer_tool_main },
     { "ckpt", "list, verify, show, hash, diff, prune checkpoints", ckpt_tool_main },
     { "bench", "measure this machine", NULL },
 };

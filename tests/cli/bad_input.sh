@@ -166,6 +166,6 @@ alone an_unknown_benchmark 'frobnicate: want matmul' bench frobnicate
 alone an_unknown_ckpt_command 'ckpt: .*list' ckpt frobnicate ended
 alone prepare_without_files 'no FILE' prepare
 alone prepare_of_a_missing_file 'nowhere\.txt: .*No such file' prepare nowhere.txt --tokenizer byte -o new
-alone prepare_with_an_unknown_tokenizer 'gpt9: want byte' prepare words.xyz --tokenizer gpt9 -o new
+alone prepare_with_an_unknown_tokenizer 'gpt9: want byte, or the path of a tokenizer.json' prepare words.xyz --tokenizer gpt9 -o new
 
 finish

@@ -6,7 +6,7 @@
 . "$(dirname "$0")/../fault/lib.bash"
 cd "$work" || exit 1
 
-commands='train eval generate prepare ckpt bench'
+commands='train eval generate prepare tokenizer ckpt bench'
 
 # --- help ----------------------------------------------------------------------------------
 # helps WHAT COMMAND... - exit code 0, WHAT on stdout, nothing on stderr

@@ -1,12 +1,11 @@
 /*
  * prepare.h - the command `kilorank prepare`: text to token files.
  *
- *   kilorank prepare FILE... --tokenizer byte -o PREFIX [--key text] [--no-end]
+ *   kilorank prepare FILE... --tokenizer byte|tokenizer.json -o PREFIX [--key text] ...
  *
- * FILE: plain text (one document a file) or JSON lines (*.jsonl: one document a line,
- * its text under --key); "-" is text from standard input.  Writes PREFIX.bin and
- * PREFIX.idx in Megatron's format; the end token follows each document.  Both appear
- * whole or not at all.  Memory stays small whatever the input's size.
+ * FILE as in documents.h.  Writes PREFIX.bin and PREFIX.idx in Megatron's format; the end
+ * token follows each document.  Both appear whole or not at all.  Works on all cores, and
+ * the bytes do not depend on how many.  Memory stays small whatever the input's size.
  */
 #ifndef TRAIN_PREPARE_H
 #define TRAIN_PREPARE_H

@@ -1,0 +1,339 @@
+/* tokenizer_train.c - count pieces on all cores, learn merges, write the file. */
+#include "trainer/data/tokenizer_train.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/utf8.h"
+#include "trainer/data/bpe_learn.h"
+#include "trainer/data/documents.h"
+#include "trainer/data/parallel.h"
+#include "trainer/data/steps.h"
+#include "trainer/data/tokenizer_parts.h"
+
+enum { BLOCKS_A_CORE = 4 };
+
+struct counter { /* one a thread */
+    const struct steps *steps;
+    struct steps_work work;
+    struct corpus corpus;
+};
+
+struct job {
+    struct block block;
+    struct mem_text error;
+};
+
+struct training {
+    const struct tokenizer_plan *plan;
+    const char *pattern;
+    struct steps steps;
+    int threads;
+    struct counter *counters;
+    struct job *jobs;
+    struct documents *in;
+    int64_t bytes;
+    double started, told;
+    bool terminal;
+};
+
+static const char *pattern_text(const char *name)
+{
+    return strcmp(name, "gpt2") == 0     ? pattern_gpt2
+           : strcmp(name, "llama3") == 0 ? pattern_llama3
+                                         : NULL;
+}
+
+/* ---- progress --------------------------------------------------------------------------- */
+
+static bool quiet(struct training *t, bool last)
+{
+    double now = clock_now();
+
+    if (!last && now - t->told < (t->terminal ? 0.2 : 2)) return true;
+    t->told = now;
+    if (t->terminal) fputs("\r\033[K", stderr);
+    return false;
+}
+
+static void tell_reading(struct training *t, bool last)
+{
+    double mb = (double)t->bytes / 1e6;
+
+    if (quiet(t, last)) return;
+    fprintf(stderr, "read %.1f MB, %.1f MB/s%s", mb,
+            mb / (clock_now() - t->started + 1e-9), t->terminal && !last ? "" : "\n");
+}
+
+static void tell_merges(void *arg, int64_t merges)
+{
+    struct training *t = arg;
+
+    if (quiet(t, false)) return;
+    fprintf(stderr, "%" PRId64 " merges of %" PRId64 "%s", merges,
+            t->plan->vocab - 256 - t->plan->special_count, t->terminal ? "" : "\n");
+}
+
+/* ---- counting --------------------------------------------------------------------------- */
+
+static kr_status count_piece(void *arg, const char *piece, size_t len)
+{
+    return corpus_add(arg, piece, len, 1);
+}
+
+static kr_status count_text(void *arg, const char *text, size_t len, bool ends)
+{
+    struct counter *c = arg;
+
+    (void)ends;
+    return steps_run(c->steps, &c->work, text, len, true, count_piece, &c->corpus);
+}
+
+static kr_status count_block(void *arg, int worker, int64_t item)
+{
+    struct training *t = arg;
+    struct job *j = &t->jobs[item];
+
+    return documents_each(&j->block, t->plan->key, count_text, &t->counters[worker],
+                          &j->error);
+}
+
+static kr_status read_round(struct training *t, int64_t *count)
+{
+    bool more = true;
+
+    *count = 0;
+    while (more && *count < t->threads * BLOCKS_A_CORE) {
+        TRY(documents_next(t->in, &t->jobs[*count].block, &more));
+        if (!more) break;
+        t->bytes += (int64_t)t->jobs[*count].block.raw.len;
+        ++*count;
+    }
+    return KR_OK;
+}
+
+static kr_status count_all(struct training *t)
+{
+    int64_t count;
+
+    do {
+        kr_status st;
+
+        TRY(read_round(t, &count));
+        st = parallel_run(t->threads, count, count_block, t);
+        for (int64_t i = 0; i < count; i++)
+            if (t->jobs[i].error.len)
+                return KR_FAIL(KR_ERR_ARG, "%s", t->jobs[i].error.at);
+        TRY(st);
+        tell_reading(t, false);
+    } while (count > 0);
+    tell_reading(t, true);
+    for (int i = 1; i < t->threads; i++)
+        TRY(corpus_join(&t->counters[0].corpus, &t->counters[i].corpus));
+    return KR_OK;
+}
+
+/* ---- the file --------------------------------------------------------------------------- */
+
+/* A token as characters that stand for its bytes, as JSON. */
+static void put_token(struct mem_text *out, const struct words *texts, int64_t id)
+{
+    size_t len;
+    const char *text = words_text(texts, id, &len);
+
+    mem_append(out, "\"", 1);
+    for (size_t i = 0; i < len; i++) {
+        char c[4];
+        int n = utf8_put(c, byte_to_char((unsigned char)text[i]));
+
+        utf8_json(out, c, (size_t)n);
+    }
+    mem_append(out, "\"", 1);
+}
+
+/* Bytes of every token: those of a merge are its parts'. */
+static kr_status spell(struct words *texts, const struct bpe_merge *m, int64_t merges)
+{
+    struct mem_text whole = { 0 };
+    int64_t number;
+    kr_status st = KR_OK;
+
+    for (int i = 0; i < 256 && st == KR_OK; i++) {
+        char c = (char)i;
+
+        st = words_add(texts, &c, 1, &number);
+    }
+    for (int64_t i = 0; i < merges && st == KR_OK; i++) {
+        size_t a, b;
+        const char *left = words_text(texts, m[i].left, &a), *right;
+
+        whole.len = 0;
+        mem_append(&whole, left, a);
+        right = words_text(texts, m[i].right, &b);
+        mem_append(&whole, right, b);
+        st = words_add(texts, whole.at, whole.len, &number);
+    }
+    mem_text_free(&whole);
+    return st;
+}
+
+static void put_specials(struct mem_text *out, const struct tokenizer_plan *p,
+                         int64_t first)
+{
+    mem_printf(out, "  \"added_tokens\": [");
+    for (int i = 0; i < p->special_count; i++) {
+        mem_printf(out, "%s\n    {\"id\": %" PRId64 ", \"content\": \"", i ? "," : "",
+                   first + i);
+        utf8_json(out, p->specials[i], strlen(p->specials[i]));
+        mem_printf(out,
+                   "\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
+                   "\"normalized\": false, \"special\": true}");
+    }
+    mem_printf(out, "\n  ],\n");
+}
+
+static void put_steps(struct mem_text *out, const char *pattern)
+{
+    static const char byte_level[] =
+        "\"type\": \"ByteLevel\", \"add_prefix_space\": false, "
+        "\"trim_offsets\": true, \"use_regex\": false";
+
+    mem_printf(out, "  \"normalizer\": null,\n  \"pre_tokenizer\": {\"type\": "
+                    "\"Sequence\", \"pretokenizers\": [\n    {\"type\": \"Split\", "
+                    "\"pattern\": {\"Regex\": \"");
+    utf8_json(out, pattern, strlen(pattern));
+    mem_printf(out,
+               "\"}, \"behavior\": \"Isolated\", \"invert\": false},\n    {%s}\n  ]},\n"
+               "  \"post_processor\": {%s},\n  \"decoder\": {%s},\n",
+               byte_level, byte_level, byte_level);
+}
+
+static void put_model(struct mem_text *out, const struct words *texts,
+                      const struct bpe_merge *m, int64_t merges)
+{
+    mem_printf(out, "  \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": "
+                    "null, \"continuing_subword_prefix\": null, \"end_of_word_suffix\": "
+                    "null, \"fuse_unk\": false, \"byte_fallback\": false, "
+                    "\"ignore_merges\": false,\n    \"vocab\": {");
+    for (int64_t i = 0; i < 256 + merges; i++) {
+        mem_printf(out, "%s\n      ", i ? "," : "");
+        put_token(out, texts, i);
+        mem_printf(out, ": %" PRId64, i);
+    }
+    mem_printf(out, "\n    },\n    \"merges\": [");
+    for (int64_t i = 0; i < merges; i++) {
+        mem_printf(out, "%s\n      [", i ? "," : "");
+        put_token(out, texts, m[i].left);
+        mem_printf(out, ", ");
+        put_token(out, texts, m[i].right);
+        mem_printf(out, "]");
+    }
+    mem_printf(out, "\n    ]\n  }\n}\n");
+}
+
+static kr_status write_file(const struct training *t, const struct bpe_merge *m,
+                            int64_t merges)
+{
+    struct mem_text out = { 0 };
+    struct words texts = { 0 };
+    kr_status st = spell(&texts, m, merges);
+
+    if (st == KR_OK) {
+        mem_printf(&out, "{\n  \"version\": \"1.0\", \"truncation\": null, \"padding\": "
+                         "null,\n");
+        put_specials(&out, t->plan, 256 + merges);
+        put_steps(&out, t->pattern);
+        put_model(&out, &texts, m, merges);
+        st = out.failed ? KR_FAIL(KR_ERR_MEM, "no memory for the tokenizer")
+                        : fs_replace(t->plan->out, out.at, out.len);
+    }
+    mem_text_free(&out);
+    words_free(&texts);
+    return st;
+}
+
+/* ---- all of it -------------------------------------------------------------------------- */
+
+static kr_status learn(struct training *t)
+{
+    const struct tokenizer_plan *p = t->plan;
+    int64_t most = p->vocab - 256 - p->special_count, merges = 0;
+    const struct corpus *c = &t->counters[0].corpus;
+    struct bpe_merge *m = NULL;
+    kr_status st;
+
+    TRY(mem_alloc(&m, (size_t)most + 1, sizeof *m, "merges"));
+    st = bpe_learn(c, most, m, &merges, tell_merges, t);
+    if (st == KR_OK) st = write_file(t, m, merges);
+    if (st == KR_OK)
+        fprintf(stderr,
+                "%s%s: %" PRId64 " ids, of %" PRId64 " different pieces, %.1f s\n",
+                t->terminal ? "\r\033[K" : "", p->out, 256 + merges + p->special_count,
+                c->pieces.count, clock_now() - t->started);
+    mem_free(m);
+    return st;
+}
+
+static kr_status open_training(struct training *t)
+{
+    const struct tokenizer_plan *p = t->plan;
+    struct step split = { .kind = STEP_SPLIT, .how = SPLIT_ISOLATED };
+
+    t->pattern = pattern_text(p->pattern);
+    t->threads = p->threads ? p->threads : parallel_cores();
+    t->terminal = isatty(STDERR_FILENO);
+    t->started = t->told = clock_now();
+    if (!t->pattern)
+        return KR_FAIL(KR_ERR_ARG, "tokenizer: --pattern %s: want gpt2 or llama3",
+                       p->pattern);
+    if (p->vocab < 256 + p->special_count || p->vocab > TOKENIZER_MOST_IDS)
+        return KR_FAIL(KR_ERR_ARG,
+                       "tokenizer: --vocab %" PRId64
+                       ": want at least %d (the bytes and the "
+                       "special tokens) and at most %d",
+                       p->vocab, 256 + p->special_count, TOKENIZER_MOST_IDS);
+    if (!p->replace && fs_exists(p->out))
+        return KR_FAIL(KR_ERR_ARG, "%s: exists already; --force replaces it", p->out);
+    TRY(pattern_open(&split.pattern, t->pattern, false));
+    TRY(steps_add(&t->steps, split));
+    TRY(mem_alloc(&t->counters, (size_t)t->threads, sizeof *t->counters, "counters"));
+    for (int i = 0; i < t->threads; i++)
+        t->counters[i].steps = &t->steps;
+    TRY(mem_alloc(&t->jobs, (size_t)t->threads * BLOCKS_A_CORE, sizeof *t->jobs,
+                  "blocks"));
+    return documents_open(&t->in, p->files, p->file_count, CUT_LINES);
+}
+
+static void close_training(struct training *t)
+{
+    for (int i = 0; t->counters && i < t->threads; i++) {
+        steps_work_free(&t->counters[i].work);
+        corpus_free(&t->counters[i].corpus);
+    }
+    for (int i = 0; t->jobs && i < t->threads * BLOCKS_A_CORE; i++) {
+        mem_text_free(&t->jobs[i].block.raw);
+        mem_text_free(&t->jobs[i].error);
+    }
+    mem_free(t->counters);
+    mem_free(t->jobs);
+    documents_close(t->in);
+    steps_free(&t->steps);
+}
+
+kr_status tokenizer_train(const struct tokenizer_plan *p)
+{
+    struct training t = { .plan = p };
+    kr_status st;
+
+    TRY_OR(st, open_training(&t), done);
+    TRY_OR(st, count_all(&t), done);
+    st = learn(&t);
+done:
+    close_training(&t);
+    return st;
+}
