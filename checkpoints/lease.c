@@ -135,13 +135,10 @@ static bool is_alive(int fd, const struct holder *me, const struct holder *h)
 static kr_status take(struct lease *l, int64_t newest)
 {
     struct holder h;
-    bool held;
+    bool locked = flock(l->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    bool held = read_lease(l->fd, &h);
 
-    if (flock(l->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-        (void)read_lease(l->fd, &h);
-        return busy(l->path, &h);
-    }
-    held = read_lease(l->fd, &h);
+    if (locked && (!held || strcmp(h.host, l->me.host) == 0)) return busy(l->path, &h);
     if (held && is_alive(l->fd, &l->me, &h)) return busy(l->path, &h);
     l->me.generation = (h.generation > newest ? h.generation : newest) + 1;
     if (held)

@@ -5,11 +5,11 @@
  * generation, and a counter that a thread of the holder raises every two seconds.  The
  * file is also locked with flock, which dies with the process.
  *
- * Taking it: the lock is held by somebody: busy.  Else, same host: the process of the
- * lease is looked up; if it lives, busy (its start time tells it from a reused number).
- * Other host: the counter is watched for three renewals; if it moves, busy.  Else the
- * holder is gone and the lease is taken with the next generation.  Nothing depends on
- * wall time.
+ * Taking it.  Same host: the lock is held, or the process of the lease lives (its start
+ * time tells it from a reused number): busy.  Other host: the counter is watched for three
+ * renewals; if it moves, busy.  Else the holder is gone, or stands still, and the lease is
+ * taken with the next generation; a lock that it still holds, as a host does that was cut
+ * off or stopped, is passed over.  Nothing depends on wall time.
  *
  * The generation is the fencing token: before a commit lease_check reads the file again,
  * and a holder that was replaced meanwhile must not commit.  A holder that finds another

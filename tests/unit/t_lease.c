@@ -138,21 +138,29 @@ static void a_zombie_does_not_commit(void)
     mem_free(text);
 }
 
-/* Another host's lease: only its counter tells whether it lives. */
+/* Another host's lease: only its counter tells whether it lives, not its lock, which a
+ * host that was stopped or cut off keeps. */
 static void a_lease_of_another_host_is_watched(void)
 {
-    char dead[FS_PATH], live[FS_PATH];
+    char dead[FS_PATH], live[FS_PATH], still[FS_PATH];
     struct lease *l = NULL;
     double begin = clock_now();
-    pid_t pid, alive;
+    pid_t pid, alive, stopped, heir;
 
     new_run(dead);
     new_run(live);
+    new_run(still);
     rig_must(fs_mkdirs(dead));
     rig_must(fs_mkdirs(live));
+    rig_must(fs_mkdirs(still));
     put_lease(dead, 4, 17);
     put_lease(live, 4, 17);
-    pid = start("take", dead, "", "", NULL); /* both at once: each takes 6 s */
+    stopped = start("hold", still, "", "", NULL);
+    CHECK(holds(still, stopped));
+    kill(stopped, SIGSTOP);
+    put_lease(still, 4, 17);
+    pid = start("take", dead, "", "", NULL); /* all at once: each takes 6 s */
+    heir = start("take", still, "", "", NULL);
     if ((alive = fork()) == 0) {
         for (int i = 0; i < 10; i++, clock_sleep(1))
             put_lease(live, 4, 18 + i);
@@ -160,6 +168,9 @@ static void a_lease_of_another_host_is_watched(void)
     }
     CHECK_I64(lease_take(&l, live, 0), ==, KR_ERR_BUSY);
     CHECK_I64(ended(pid), ==, 5); /* the generation it got */
+    CHECK_I64(ended(heir), ==, 5);
+    kill(stopped, SIGKILL);
+    (void)ended(stopped);
     CHECK(clock_now() - begin >= 3 * 2);
     kill(alive, SIGKILL);
     (void)ended(alive);
