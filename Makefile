@@ -50,7 +50,7 @@ kernels64.src   := $(wildcard kernels/cpu/*.c)
 comm.src        := $(wildcard comm/*.c)
 checkpoints.src := $(wildcard checkpoints/*.c)
 scheduler.src   := $(wildcard scheduler/*.c)
-trainer.src     := $(wildcard trainer/model/*.c trainer/data/*.c trainer/run/*.c)
+trainer.src     := $(wildcard trainer/model/*.c trainer/data/*.c trainer/run/*.c trainer/hf/*.c)
 # the front command takes single files of the modules, those without MPI and HDF5
 FRONT_CHECKPOINTS := tool.c manifest.c shard_read.c catalog.c lease.c
 front.src       := $(wildcard front/*.c) trainer/data/prepare.c \
@@ -123,6 +123,7 @@ FUZZ_SRC := $(base.src) checkpoints/manifest.c trainer/data/tokens.c scheduler/w
 $(B)/tests/fuzz/fuzz_settings: fuzz.more := trainer/run/settings.c trainer/model/family.c
 $(B)/tests/fuzz/fuzz_tokenizer: fuzz.more := $(addprefix trainer/data/,tokenizer.c tokenizer_file.c \
     steps_file.c steps.c pattern.c added.c bpe.c words.c object.c)
+$(B)/tests/fuzz/fuzz_safetensors: fuzz.more := checkpoints/safetensors.c checkpoints/st_folder.c
 $(fuzz): $(B)/tests/fuzz/%: tests/fuzz/%.c $(FUZZ_SRC)
 	@mkdir -p $(@D)
 	$(call q,FUZZ)$(FUZZ_CC) -I. -D_GNU_SOURCE -std=c17 -g -O1 \

@@ -19,15 +19,20 @@ static kr_status write_range(struct shard_job *job, int fd, int32_t i)
     const struct ckpt_tensor *t = &job->tensors[r->tensor];
     uint64_t bytes = (uint64_t)r->count * kern_dtype_bytes(t->type);
     int64_t blocks = manifest_blocks(t, r->count);
+    const char *at = NULL;
 
+    if (job->bytes)
+        at = job->bytes[i];
+    else
+        TRY(job->ask(job->self, i, &at));
     TRY(mem_alloc(&r->blocks, (size_t)blocks, sizeof *r->blocks, "checksums"));
     for (int64_t b = 0; b < blocks; b++) {
         uint64_t from = (uint64_t)b * CKPT_BLOCK;
         size_t n = bytes - from < CKPT_BLOCK ? (size_t)(bytes - from) : CKPT_BLOCK;
 
-        TRY(fs_pwrite(fd, job->path, job->bytes[i] + from, n, r->offset + from));
+        TRY(fs_pwrite(fd, job->path, at + from, n, r->offset + from));
         fs_start_flush(fd, r->offset + from, n);
-        r->blocks[b] = hash64(job->bytes[i] + from, n);
+        r->blocks[b] = hash64(at + from, n);
     }
     return KR_OK;
 }

@@ -8,12 +8,15 @@
 #include "checkpoints/manifest.h"
 
 /* What goes into a shard: ranges (tensor, begin, count set; offset and blocks filled in by
- * shard_write) and their bytes on the host. */
+ * shard_write) and their bytes on the host: all there, or asked for one range after the
+ * other, each good until the next. */
 struct shard_job {
     char path[FS_PATH];
     const struct ckpt_tensor *tensors;
     struct ckpt_range *ranges;
-    const char **bytes; /* of each range */
+    const char **bytes; /* of each range; NULL: ask */
+    kr_status (*ask)(void *self, int32_t range, const char **bytes);
+    void *self;
     int32_t count;
     struct ckpt_shard shard; /* file, and on return bytes and frame */
 };

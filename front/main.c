@@ -26,6 +26,8 @@ static const struct command {
     { "train", "train a model, or go on with a run", NULL },
     { "eval", "loss and perplexity of a checkpoint on tokens", NULL },
     { "generate", "let a checkpoint write text", NULL },
+    { "import", "a model of Hugging Face's to a run", NULL },
+    { "export", "a checkpoint to a model of Hugging Face's", NULL },
     { "prepare", "text to token files", prepare_main },
     { "tokenizer", "learn, try and inspect tokenizers", tokenizer_tool_main },
     { "ckpt", "list, verify, show, hash, diff, prune checkpoints", ckpt_tool_main },

@@ -9,6 +9,8 @@ int train_command(int argc, char **argv); /* argv[0] is the name of the command 
 int eval_command(int argc, char **argv);
 int generate_command(int argc, char **argv);
 int bench_command(int argc, char **argv);
+int import_command(int argc, char **argv); /* trainer/hf */
+int export_command(int argc, char **argv);
 
 /* "kilorank 0.1.0" */
 extern const char *const about_program;

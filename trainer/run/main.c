@@ -16,10 +16,9 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    { "train", train_command },
-    { "eval", eval_command },
-    { "generate", generate_command },
-    { "bench", bench_command },
+    { "train", train_command },       { "eval", eval_command },
+    { "generate", generate_command }, { "bench", bench_command },
+    { "import", import_command },     { "export", export_command },
 };
 
 int main(int argc, char **argv)
@@ -37,7 +36,8 @@ int main(int argc, char **argv)
         return fs_standard_flush() == KR_OK || code != EXIT_DONE ? code : EXIT_IO;
     }
     fprintf(stderr,
-            "kilorank: error: %s: the worker has train, eval, generate and bench; "
+            "kilorank: error: %s: the worker has train, eval, generate, bench, import "
+            "and export; "
             "start it with `kilorank`\n",
             name[0] ? name : "no command");
     return EXIT_USAGE;

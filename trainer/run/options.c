@@ -17,7 +17,7 @@ static kr_status set_one(const struct cfg_field *table, void *cfg, const char *n
 static kr_status read_option(int argc, char **argv, int *i, const struct cfg_field *table,
                              void *cfg, struct options *o)
 {
-    const char *name = argv[*i] + 2;
+    const char *name = strcmp(argv[*i], "-o") == 0 ? "output" : argv[*i] + 2;
 
     if (strcmp(name, "help") == 0) {
         o->help = true;
@@ -42,7 +42,8 @@ kr_status options_read(int argc, char **argv, const struct cfg_field *table, voi
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-h") == 0)
             o.help = true;
-        else if (strncmp(argv[i], "--", 2) == 0 && argv[i][2])
+        else if ((strncmp(argv[i], "--", 2) == 0 && argv[i][2]) ||
+                 strcmp(argv[i], "-o") == 0)
             TRY(read_option(argc, argv, &i, table, cfg, &o));
         else if (o.path)
             return KR_FAIL(KR_ERR_ARG, "%s: %s: one path is enough", argv[0], argv[i]);

@@ -13,7 +13,8 @@ struct options {
     bool help;
 };
 
-/* Options of `table` (names with dashes, as "--top-k") go into *cfg, --set into sets.
+/* Options of `table` (names with dashes, as "--top-k") go into *cfg, --set into sets; -o is
+ * short for --output.
  * KR_ERR_ARG with one line. */
 kr_status options_read(int argc, char **argv, const struct cfg_field *table, void *cfg,
                        struct options *out);

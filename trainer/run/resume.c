@@ -2,9 +2,12 @@
 #include "trainer/run/resume.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/mem.h"
+
+enum { ROWS = 128 /* more than settings_table has */ };
 
 static kr_status parse(const struct ckpt_info *info, struct settings *out)
 {
@@ -12,19 +15,65 @@ static kr_status parse(const struct ckpt_info *info, struct settings *out)
     return cfg_read_text(settings_table, out, info->settings, info->path);
 }
 
+/* The rows that bind a run that goes on from a checkpoint.  Before the first step only the
+ * model is there: no sample was seen, no length of them is part of it. */
+static void binding_rows(int64_t step, struct cfg_field out[ROWS])
+{
+    int n = 0;
+
+    for (const struct cfg_field *f = settings_table; f->name && n < ROWS - 1; f++)
+        if (step > 0 ||
+            (strncmp(f->name, "model.", 6) == 0 && strcmp(f->name, "model.context") != 0))
+            out[n++] = *f;
+    out[n] = (struct cfg_field){ .name = NULL };
+}
+
 /* Rank 0 compares, so that the differences are told once. */
 static kr_status same_settings(const struct trainer *t, const struct ckpt_info *info)
 {
+    struct cfg_field rows[ROWS];
     struct settings theirs;
     kr_status st = KR_OK;
 
     if (comm_rank(t->comm) == 0) {
+        binding_rows(info->step, rows);
         st = parse(info, &theirs);
-        if (st == KR_OK && cfg_diff_fixed(settings_table, &theirs, &t->set, info->path,
-                                          "these settings") > 0)
+        if (st == KR_OK &&
+            cfg_diff_fixed(rows, &theirs, &t->set, info->path, "these settings") > 0)
             st = KR_ERR_ARG;
     }
     return comm_agree(t->comm, st);
+}
+
+static kr_status clear_piece(struct trainer *t, const struct ckpt_tensor *tensor,
+                             const struct ckpt_piece *p)
+{
+    static const char zeros[1 << 16];
+    size_t bytes = (size_t)p->count * kern_dtype_bytes(tensor->type);
+
+    for (size_t at = 0; at < bytes; at += sizeof zeros)
+        TRY(kern_upload(t->q, (char *)p->at + at, zeros,
+                        bytes - at < sizeof zeros ? bytes - at : sizeof zeros));
+    return KR_OK;
+}
+
+/* A checkpoint of step 0 holds weights alone: the moments are what they are before any
+ * step, also if an attempt to load a newer one has left something there. */
+static kr_status read_first(struct ckpt *k, struct trainer *t, const struct state *s)
+{
+    struct ckpt_state weights = s->view;
+
+    weights.tensor_count = t->params.count;
+    weights.piece_count = 0;
+    for (int32_t i = 0; i < s->view.piece_count; i++) {
+        const struct ckpt_piece *p = &s->pieces[i];
+
+        if (p->tensor < weights.tensor_count)
+            weights.piece_count++;
+        else
+            TRY(clear_piece(t, &s->tensors[p->tensor], p));
+    }
+    return ckpt_read(k, t->q, &weights);
 }
 
 /* Load what ckpt_next found. */
@@ -32,7 +81,7 @@ static kr_status load(struct ckpt *k, struct trainer *t, const struct state *s,
                       const struct ckpt_info *info)
 {
     TRY(same_settings(t, info));
-    TRY(ckpt_read(k, t->q, &s->view));
+    TRY(info->step > 0 ? ckpt_read(k, t->q, &s->view) : read_first(k, t, s));
     return shard_publish(t->shard, true);
 }
 

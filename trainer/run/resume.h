@@ -11,6 +11,9 @@
  * with a warning; without any checkpoint set start values.  *step: steps done so far.
  * KR_ERR_NO_CKPT: some exist, none is good (never a silent start from scratch).
  * KR_ERR_ARG: it was made with other settings; one line for each.
+ *
+ * A checkpoint of step 0 is a model to start from (an import): weights only, and of its
+ * settings only the sizes of the model bind.
  */
 kr_status resume(struct ckpt *k, struct trainer *t, const struct state *s, int64_t *step);
 

@@ -1,0 +1,473 @@
+/*
+ * hf_export.c - `export`: a checkpoint to a folder that other programs load.
+ *
+ * Tensors are made one after the other while the files are written: of those that lie as
+ * ours only their lines are read, of others the whole parameter, so memory holds the
+ * largest of them and a little more.  An imported run gives back the names, types and
+ * small files that it came with.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bf16.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "checkpoints/catalog.h"
+#include "checkpoints/shard_read.h"
+#include "scheduler/exitcode.h"
+#include "trainer/hf/hf_config.h"
+#include "trainer/hf/hf_origin.h"
+#include "trainer/hf/hf_output.h"
+#include "trainer/run/commands.h"
+#include "trainer/run/options.h"
+
+enum { PIECE = 1 << 20 /* elements written at a time */, HEADER_ROOM = 1 << 20 };
+enum { AS_IMPORTED, FP32, BF16, FP16 };
+
+struct export_args {
+    char output[FS_PATH], like[FS_PATH];
+    int dtype;
+    int64_t shard_size;
+};
+
+/* clang-format off */
+#define A struct export_args
+static const struct cfg_field export_options[] = {
+    CFG_TEXT  (A, output, "output", "", "the folder to make (also: -o)"),
+    CFG_ONE_OF(A, dtype, "dtype", "imported", "imported|fp32|bf16|fp16", "of the weights; imported: as each was read, else fp32"),
+    CFG_INT   (A, shard_size, "shard-size", "5000", 1, 1e9, "most MB (10^6 bytes) of a file of weights"),
+    CFG_TEXT  (A, like, "like", "", "an imported run whose names, types and small files are taken; empty: the run's own"),
+    { .name = NULL },
+};
+#undef A
+/* clang-format on */
+
+static void help(FILE *out)
+{
+    fputs("usage: kilorank export DIR -o HF_DIR [--dtype bf16] ...\n\n"
+          "Write the newest valid checkpoint of run DIR, or checkpoint DIR, as a folder\n"
+          "that transformers and serving engines load: safetensors, config.json,\n"
+          "generation_config.json, and the tokenizer files of an imported run.\n\n"
+          "  kilorank export runs/bloom -o models/mine --dtype bf16\n\nOptions:\n",
+          out);
+    cfg_help(export_options, out);
+}
+
+struct export
+{
+    const struct export_args *args;
+    char folder[FS_PATH];      /* the checkpoint */
+    char origin_path[FS_PATH]; /* RUN/hf; empty: there is none */
+    struct manifest m;
+    struct settings set;
+    struct model_shape shape;
+    struct params params;
+    struct hf_origin origin;
+    struct hf_plan plan;
+    struct st_header *shards; /* of each file to write */
+    int32_t shard_count;
+    struct hf_output out;
+    float *whole, *piece; /* lines of a parameter; part of a stored tensor */
+    char *raw;            /* the same lines as the checkpoint has them */
+};
+
+/* ---- the checkpoint --------------------------------------------------------------------- */
+
+static kr_status find_newest(struct export *x, const char *run)
+{
+    struct catalog c;
+    kr_status st = KR_OK;
+
+    TRY(catalog_open(&c, run));
+    if (c.count == 0)
+        st = KR_FAIL(KR_ERR_ARG, "%s: no checkpoint there", run);
+    else if (c.valid == 0)
+        st = KR_FAIL(KR_ERR_NO_CKPT, "%s: no checkpoint of it is valid", run);
+    else
+        st = fs_path(x->folder, "%s", c.list[0].path);
+    catalog_close(&c);
+    return st;
+}
+
+/* DIR is a checkpoint or a run; the run's hf/ lies two folders above its checkpoints. */
+static kr_status find_checkpoint(struct export *x, const char *dir)
+{
+    char path[FS_PATH];
+
+    TRY(fs_path(path, "%s/manifest.json", dir));
+    if (fs_exists(path))
+        TRY(fs_path(x->folder, "%s", dir));
+    else
+        TRY(find_newest(x, dir));
+    if (x->args->like[0])
+        TRY(fs_path(x->origin_path, "%s/hf", x->args->like));
+    else
+        TRY(fs_path(x->origin_path, "%s/../../hf", x->folder));
+    TRY(fs_path(path, "%s/tensors.tsv", x->origin_path));
+    if (fs_exists(path)) return hf_origin_open(&x->origin, x->origin_path);
+    if (x->args->like[0])
+        return KR_FAIL(KR_ERR_ARG, "--like %s: is no imported run", x->args->like);
+    x->origin_path[0] = '\0';
+    return KR_OK;
+}
+
+static kr_status read_model(struct export *x)
+{
+    TRY(manifest_read(&x->m, x->folder));
+    TRY(cfg_defaults(settings_table, &x->set));
+    TRY(cfg_read_text(settings_table, &x->set, x->m.settings, x->folder));
+    settings_shape(&x->set, &x->shape);
+    TRY(model_shape_check(&x->shape));
+    return params_build(&x->params, &x->shape);
+}
+
+/* The tensor of the manifest that is parameter i. */
+static kr_status tensor_of(const struct export *x, int32_t i, int32_t *out)
+{
+    const struct param *p = &x->params.list[i];
+    char name[CKPT_NAME];
+
+    snprintf(name, sizeof name, "weight/%s", p->name);
+    *out = manifest_find(&x->m, name);
+    if (*out < 0) return KR_FAIL(KR_ERR_DATA, "%s: has no tensor %s", x->folder, name);
+    if (x->m.tensors[*out].rows != p->rows || x->m.tensors[*out].cols != p->cols)
+        return KR_FAIL(KR_ERR_DATA,
+                       "%s: tensor %s has another shape than its settings say", x->folder,
+                       name);
+    return KR_OK;
+}
+
+/* ---- names and types --------------------------------------------------------------------- */
+
+static int type_of(const struct export *x, const char *name)
+{
+    static const int types[] = { [FP32] = ST_F32, [BF16] = ST_BF16, [FP16] = ST_F16 };
+    int kept = hf_origin_type(&x->origin, name);
+
+    if (x->args->dtype != AS_IMPORTED) return types[x->args->dtype];
+    return kept < 0 ? ST_F32 : kept;
+}
+
+/* Whether an origin has the names of this model, each of them, with this prefix. */
+static const char *missing_name(const struct export *x, const struct hf_plan *p)
+{
+    for (int32_t i = 0; i < p->count; i++)
+        if (!p->list[i].copy && hf_origin_type(&x->origin, p->list[i].name) < 0)
+            return p->list[i].name;
+    return NULL;
+}
+
+static kr_status make_plan(struct export *x)
+{
+    const char *first = hf_families[x->set.family].tensors[0].theirs, *missing;
+    bool prefix = hf_origin_type(&x->origin, first) < 0;
+
+    TRY(hf_plan_build(&x->plan, x->set.family, &x->params, &x->shape, prefix));
+    missing = x->origin_path[0] ? missing_name(x, &x->plan) : NULL;
+    if (missing)
+        return KR_FAIL(KR_ERR_DATA, "%s: is of another model: it has no %s",
+                       x->origin_path, missing);
+    return KR_OK;
+}
+
+/* A copy of the embedding is written if it was there. */
+static bool is_written(const struct export *x, const struct hf_entry *e)
+{
+    return !e->copy || hf_origin_type(&x->origin, e->name) >= 0;
+}
+
+static void describe(const struct export *x, const struct hf_entry *e,
+                     struct st_tensor *t)
+{
+    *t = (struct st_tensor){ .type = type_of(x, e->name), .dims = e->dims };
+    strcpy(t->name, e->name);
+    t->shape[0] = e->shape[0];
+    if (e->dims == 2) t->shape[1] = e->shape[1];
+}
+
+/* Fill files up to the limit, in the order of the plan; a tensor above it has its own. */
+static kr_status make_shards(struct export *x)
+{
+    uint64_t most = (uint64_t)x->args->shard_size * 1000000, used = 0;
+    size_t room = (size_t)x->plan.count;
+
+    TRY(mem_alloc(&x->shards, room, sizeof *x->shards, "list of files"));
+    for (int32_t i = 0; i < x->plan.count; i++) {
+        struct st_tensor t;
+        struct st_header *h;
+
+        if (!is_written(x, &x->plan.list[i])) continue;
+        describe(x, &x->plan.list[i], &t);
+        if (x->shard_count == 0 || used + st_bytes(&t) > most) {
+            h = &x->shards[x->shard_count];
+            TRY(mem_alloc(&h->list, room - (size_t)i, sizeof *h->list,
+                          "list of tensors"));
+            x->shard_count++;
+            used = 0;
+        }
+        h = &x->shards[x->shard_count - 1];
+        h->list[h->count++] = t;
+        used += st_bytes(&t);
+    }
+    for (int32_t s = 0; s < x->shard_count; s++)
+        st_header_lay_out(&x->shards[s]);
+    return KR_OK;
+}
+
+static uint64_t bytes_of(const struct export *x)
+{
+    uint64_t bytes = HEADER_ROOM;
+
+    for (int32_t s = 0; s < x->shard_count; s++)
+        bytes += x->shards[s].bytes;
+    return bytes;
+}
+
+/* ---- weights ---------------------------------------------------------------------------- */
+
+static kr_status open_buffers(struct export *x)
+{
+    int64_t most = 0;
+
+    for (int32_t i = 0; i < x->plan.count; i++)
+        if (hf_entry_elements(&x->plan.list[i]) > most)
+            most = hf_entry_elements(&x->plan.list[i]);
+    TRY(mem_alloc(&x->whole, (size_t)most, sizeof *x->whole, "the largest tensor"));
+    TRY(mem_alloc(&x->raw, PIECE, sizeof(double), "part of a parameter"));
+    return mem_alloc(&x->piece, PIECE, sizeof *x->piece, "part of a tensor");
+}
+
+static float value_at(const char *raw, enum kern_dtype type, int64_t i)
+{
+    if (type == KERN_F64) return (float)((const double *)(const void *)raw)[i];
+    if (type == KERN_BF16) return bf16_value(((const uint16_t *)(const void *)raw)[i]);
+    return ((const float *)(const void *)raw)[i];
+}
+
+/* The entry's lines of its parameter, as ours. */
+static kr_status read_lines(struct export *x, const struct hf_entry *e)
+{
+    int64_t total = hf_entry_elements(e), first = e->first * e->width;
+    int32_t tensor = -1;
+
+    TRY(tensor_of(x, e->param, &tensor));
+    for (int64_t at = 0; at < total; at += PIECE) {
+        int64_t n = total - at < PIECE ? total - at : PIECE;
+
+        TRY(shard_read(&x->m, x->folder, tensor, first + at, n, x->raw));
+        for (int64_t i = 0; i < n; i++)
+            x->whole[at + i] = value_at(x->raw, x->m.tensors[tensor].type, i);
+    }
+    return KR_OK;
+}
+
+static void gather(const struct export *x, const struct hf_entry *e, int64_t at,
+                   int64_t n)
+{
+    for (int64_t done = 0; done < n;) {
+        struct hf_run run = hf_entry_run(e, at + done, n - done);
+
+        for (int64_t i = 0; i < run.count; i++)
+            x->piece[done + i] = x->whole[run.base + i * run.stride];
+        done += run.count;
+    }
+}
+
+static const struct hf_entry *find_entry(const struct export *x, const char *name)
+{
+    for (int32_t i = 0; i < x->plan.count; i++)
+        if (strcmp(x->plan.list[i].name, name) == 0) return &x->plan.list[i];
+    return NULL;
+}
+
+static kr_status write_tensor(struct export *x, struct st_writer *w,
+                              const struct st_tensor *t)
+{
+    const struct hf_entry *e = find_entry(x, t->name);
+    int64_t total = hf_entry_elements(e);
+
+    TRY(read_lines(x, e));
+    for (int64_t at = 0; at < total; at += PIECE) {
+        int64_t n = total - at < PIECE ? total - at : PIECE;
+
+        gather(x, e, at, n);
+        TRY(st_write(w, t->type, x->piece, n));
+    }
+    return KR_OK;
+}
+
+static void name_shard(const struct export *x, int32_t s, char out[ST_FILE_NAME])
+{
+    if (x->shard_count == 1)
+        snprintf(out, ST_FILE_NAME, ST_SINGLE);
+    else
+        snprintf(out, ST_FILE_NAME, "model-%05d-of-%05d.safetensors", s + 1,
+                 x->shard_count);
+}
+
+static kr_status write_shard(struct export *x, int32_t s)
+{
+    char path[FS_PATH], name[ST_FILE_NAME];
+    struct st_writer w;
+    kr_status st = KR_OK;
+
+    name_shard(x, s, name);
+    TRY(fs_path(path, "%s/%s", x->out.partial, name));
+    TRY(st_create(&w, path, &x->shards[s]));
+    for (int32_t i = 0; i < x->shards[s].count && st == KR_OK; i++)
+        st = write_tensor(x, &w, &x->shards[s].list[i]);
+    return st_finish(&w, st);
+}
+
+/* ---- the other files --------------------------------------------------------------------- */
+
+static kr_status put_text(const struct export *x, const char *name, const char *text)
+{
+    char path[FS_PATH];
+
+    TRY(fs_path(path, "%s/%s", x->out.partial, name));
+    return fs_replace(path, text, strlen(text));
+}
+
+static kr_status write_index(const struct export *x)
+{
+    struct mem_text t = { 0 };
+    kr_status st;
+
+    if (x->shard_count == 1) return KR_OK;
+    mem_printf(&t,
+               "{\n  \"metadata\": {\n    \"total_size\": %" PRIu64
+               "\n  },\n  \"weight_map\": {",
+               bytes_of(x) - HEADER_ROOM);
+    for (int32_t s = 0; s < x->shard_count; s++)
+        for (int32_t i = 0; i < x->shards[s].count; i++) {
+            char file[ST_FILE_NAME];
+
+            name_shard(x, s, file);
+            mem_printf(&t, "%s\n    \"%s\": \"%s\"", s || i ? "," : "",
+                       x->shards[s].list[i].name, file);
+        }
+    mem_printf(&t, "\n  }\n}\n");
+    st = t.failed ? KR_FAIL(KR_ERR_MEM, "no memory for the index")
+                  : put_text(x, ST_INDEX, t.at);
+    mem_text_free(&t);
+    return st;
+}
+
+/* The name that transformers has for the type of the first tensor. */
+static const char *torch_name(const struct export *x)
+{
+    static const char *const names[] = { "float64", "float32", "float16", "bfloat16" };
+
+    return names[type_of(x, x->plan.list[0].name)];
+}
+
+/* The origin's config.json must be that of this model: training changes no sizes. */
+static kr_status check_config(const struct export *x)
+{
+    struct settings theirs = x->set;
+
+    TRY(hf_config_read(x->origin_path, &theirs));
+    theirs.context = x->set.context;
+    theirs.rope_theta = x->set.rope_theta; /* import may have been told another */
+    if (cfg_diff(settings_table, &x->set, &theirs, x->folder, x->origin_path,
+                 "the origin is of another model") == 0)
+        return KR_OK;
+    return KR_ERR_ARG;
+}
+
+static kr_status write_config(const struct export *x)
+{
+    char *text = NULL;
+    kr_status st;
+
+    if (x->origin_path[0]) {
+        TRY(check_config(x));
+        TRY(hf_config_copy(x->origin_path, torch_name(x), &text));
+    } else {
+        TRY(hf_config_print(&x->set, torch_name(x), &text));
+    }
+    st = put_text(x, "config.json", text);
+    mem_free(text);
+    return st;
+}
+
+static kr_status write_others(const struct export *x)
+{
+    char path[FS_PATH];
+
+    TRY(write_index(x));
+    TRY(write_config(x));
+    if (x->origin_path[0]) TRY(hf_origin_carry(x->origin_path, x->out.partial));
+    TRY(fs_path(path, "%s/generation_config.json", x->out.partial));
+    if (fs_exists(path)) return KR_OK;
+    return put_text(x, "generation_config.json",
+                    "{\n  \"_from_model_config\": true\n}\n");
+}
+
+/* ---- the command ------------------------------------------------------------------------ */
+
+static kr_status write_all(struct export *x)
+{
+    for (int32_t s = 0; s < x->shard_count; s++)
+        TRY(write_shard(x, s));
+    return write_others(x);
+}
+
+static kr_status export_model(struct export *x, const char *dir)
+{
+    int32_t tensors = 0;
+
+    TRY(find_checkpoint(x, dir));
+    TRY(read_model(x));
+    TRY(make_plan(x));
+    TRY(make_shards(x));
+    TRY(open_buffers(x));
+    TRY(hf_output_begin(&x->out, x->args->output, bytes_of(x)));
+    TRY(hf_output_end(&x->out, write_all(x)));
+    for (int32_t s = 0; s < x->shard_count; s++)
+        tensors += x->shards[s].count;
+    printf("%s: %s of step %" PRId64 ", %d tensors in %d file%s, %.1f MB%s\n",
+           x->args->output, x->shape.family->name, x->m.step, tensors, x->shard_count,
+           x->shard_count == 1 ? "" : "s", (double)(bytes_of(x) - HEADER_ROOM) / 1e6,
+           x->origin_path[0] ? ", with the files of its origin" : "");
+    return KR_OK;
+}
+
+static void close_export(struct export *x)
+{
+    for (int32_t s = 0; s < x->shard_count; s++)
+        st_header_free(&x->shards[s]);
+    mem_free(x->shards);
+    mem_free(x->whole);
+    mem_free(x->piece);
+    mem_free(x->raw);
+    hf_plan_free(&x->plan);
+    hf_origin_close(&x->origin);
+    params_free(&x->params);
+    manifest_free(&x->m);
+}
+
+int export_command(int argc, char **argv)
+{
+    struct export x = { 0 };
+    struct export_args args;
+    struct options o;
+    kr_status st;
+
+    if (options_read(argc, argv, export_options, &args, &o) != KR_OK) return EXIT_USAGE;
+    if (o.help) {
+        help(stdout);
+        return EXIT_DONE;
+    }
+    if (!o.path || !args.output[0] || o.set_count) {
+        (void)KR_FAIL(KR_ERR_ARG, "export: want DIR and -o HF_DIR, and no --set");
+        return EXIT_USAGE;
+    }
+    x.args = &args;
+    st = export_model(&x, o.path);
+    close_export(&x);
+    return st == KR_ERR_DATA ? EXIT_NO_CHECKPOINT : exit_code_of(st);
+}

@@ -1,0 +1,512 @@
+/*
+ * hf_import.c - `import`: a folder of Hugging Face's to a run that training starts from.
+ *
+ * The run gets one checkpoint, of step 0: weights only, in fp32 (the master weights of
+ * whatever device), which a start takes with fresh moments of the optimizer.  Parameters
+ * are made one after the other while the shard is written, so memory holds the largest of
+ * them and a little more.  No MPI: one process, and the same checkpoint modules that
+ * training writes with.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "checkpoints/commit.h"
+#include "checkpoints/shard_read.h"
+#include "checkpoints/shard_write.h"
+#include "scheduler/exitcode.h"
+#include "trainer/hf/hf_config.h"
+#include "trainer/hf/hf_origin.h"
+#include "trainer/hf/hf_output.h"
+#include "trainer/run/commands.h"
+#include "trainer/run/options.h"
+
+enum { PIECE = 1 << 20 /* elements read at a time */, CONTEXT = 2048 };
+enum { REFUSE, WARN };
+
+struct import_args {
+    char output[FS_PATH];
+    int64_t context;
+    double rope_theta;
+    int nonfinite;
+};
+
+/* clang-format off */
+#define A struct import_args
+static const struct cfg_field import_options[] = {
+    CFG_TEXT(A, output, "output", "", "the run directory to make (also: -o)"),
+    CFG_INT (A, context, "context", "0", 0, 1 << 24, "tokens in a sequence; 0: the model's, but 2048 at most where positions are not learned"),
+    CFG_REAL(A, rope_theta, "rope-theta", "0", 0, 1e12, "base of the rotary frequencies; 0: as config.json says"),
+    CFG_ONE_OF(A, nonfinite, "nonfinite", "refuse", "refuse|warn", "weights that are NaN or infinite"),
+    { .name = NULL },
+};
+#undef A
+/* clang-format on */
+
+static void help(FILE *out)
+{
+    fputs(
+        "usage: kilorank import HF_DIR -o DIR [--context N] ...\n\n"
+        "Make run DIR from a model of Hugging Face's: config.json and safetensors (one\n"
+        "file or shards) of the families " FAMILY_CHOICES ".\n"
+        "Every tensor is accounted for; a table says what became of them.\n\n"
+        "  kilorank import models/bloom-560m -o runs/bloom\n"
+        "  kilorank prepare mine.jsonl --tokenizer runs/bloom/hf/tokenizer.json -o mine\n"
+        "  kilorank train --run runs/bloom --set data.train=mine.bin\n\nOptions:\n",
+        out);
+    cfg_help(import_options, out);
+}
+
+struct import {
+    const char *from;
+    const struct import_args *args;
+    struct settings set;
+    struct model_shape shape;
+    struct params params;
+    struct st_folder stored;
+    struct hf_plan plan;
+    bool prefix; /* names have it */
+    struct hf_output out;
+    float *whole, *piece; /* one parameter; part of a stored tensor */
+};
+
+/* ---- settings --------------------------------------------------------------------------- */
+
+/* The table's ranges hold for these settings too. */
+static kr_status check_ranges(const struct import *m)
+{
+    struct settings read;
+    char *text = cfg_print(settings_table, &m->set);
+    kr_status st;
+
+    if (!text) return KR_FAIL(KR_ERR_MEM, "no memory for the settings");
+    st = cfg_defaults(settings_table, &read);
+    if (st == KR_OK) st = cfg_read_text(settings_table, &read, text, m->from);
+    mem_free(text);
+    return st;
+}
+
+/* A model to be trained further wants smaller steps than a new one. */
+static void set_training(struct settings *s)
+{
+    s->train[0] = '\0';
+    s->batch = 8;
+    s->micro_batch = 1;
+    s->lr = 2e-5;
+    s->min_lr = 2e-6;
+    s->warmup = 10;
+}
+
+static kr_status read_settings(struct import *m)
+{
+    struct settings *s = &m->set;
+    bool learned;
+
+    TRY(cfg_defaults(settings_table, s));
+    TRY(hf_config_read(m->from, s));
+    set_training(s);
+    learned = families[s->family].pos == POS_LEARNED;
+    if (m->args->context && learned && m->args->context != s->context)
+        return KR_FAIL(KR_ERR_ARG,
+                       "--context %" PRId64 ": this model has %" PRId64
+                       " learned positions",
+                       m->args->context, s->context);
+    if (m->args->context)
+        s->context = m->args->context;
+    else if (!learned && s->context > CONTEXT)
+        s->context = CONTEXT;
+    if (m->args->rope_theta > 0) s->rope_theta = m->args->rope_theta;
+    TRY(check_ranges(m));
+    TRY(settings_check(s, 1));
+    settings_shape(s, &m->shape);
+    return params_build(&m->params, &m->shape);
+}
+
+/* ---- every tensor is accounted for -------------------------------------------------------- */
+
+static const char *shape_text(const struct hf_entry *e, char *out, size_t room)
+{
+    if (e->dims == 2)
+        snprintf(out, room, "%" PRId64 " x %" PRId64, e->shape[0], e->shape[1]);
+    else
+        snprintf(out, room, "%" PRId64, e->shape[0]);
+    return out;
+}
+
+static bool has_shape(const struct st_tensor *t, const struct hf_entry *e)
+{
+    return t->dims == e->dims && t->shape[0] == e->shape[0] &&
+           (t->dims < 2 || t->shape[1] == e->shape[1]);
+}
+
+static kr_status check_entry(const struct import *m, const struct hf_entry *e)
+{
+    const struct st_file *file;
+    const struct st_tensor *t = st_folder_find(&m->stored, e->name, &file);
+    char want[48];
+
+    if (!t && e->copy) return KR_OK;
+    if (!t) return KR_FAIL(KR_ERR_DATA, "%s: has no tensor %s", m->from, e->name);
+    if (t->type >= ST_FLOATS)
+        return KR_FAIL(KR_ERR_DATA, "%s: %s: dtype %s is not supported", file->path,
+                       t->name, st_type_name(t->type));
+    if (has_shape(t, e)) return KR_OK;
+    return KR_FAIL(KR_ERR_DATA, "%s: %s: its shape is not %s, which config.json asks for",
+                   file->path, t->name, shape_text(e, want, sizeof want));
+}
+
+static bool is_planned(const struct import *m, const char *name)
+{
+    for (int32_t i = 0; i < m->plan.count; i++)
+        if (strcmp(m->plan.list[i].name, name) == 0) return true;
+    return false;
+}
+
+static kr_status check_nothing_else(const struct import *m)
+{
+    for (int32_t f = 0; f < m->stored.count; f++)
+        for (int32_t i = 0; i < m->stored.files[f].header.count; i++) {
+            const char *name = m->stored.files[f].header.list[i].name;
+
+            if (!is_planned(m, name) && !hf_is_buffer(name))
+                return KR_FAIL(KR_ERR_DATA, "%s: %s: no such tensor is in this model",
+                               m->stored.files[f].path, name);
+        }
+    return KR_OK;
+}
+
+static kr_status make_plan(struct import *m)
+{
+    const struct hf_family *f = &hf_families[m->set.family];
+    const struct st_file *file;
+
+    TRY(st_folder_open(&m->stored, m->from));
+    m->prefix = !st_folder_find(&m->stored, f->tensors[0].theirs, &file);
+    TRY(hf_plan_build(&m->plan, m->set.family, &m->params, &m->shape, m->prefix));
+    for (int32_t i = 0; i < m->plan.count; i++)
+        TRY(check_entry(m, &m->plan.list[i]));
+    return check_nothing_else(m);
+}
+
+/* ---- weights ---------------------------------------------------------------------------- */
+
+static int64_t count_nonfinite(const float *x, int64_t n)
+{
+    int64_t bad = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        bad += !isfinite(x[i]);
+    return bad;
+}
+
+static kr_status tell_nonfinite(const struct import *m, const char *name, int64_t count)
+{
+    if (count == 0) return KR_OK;
+    if (m->args->nonfinite == REFUSE)
+        return KR_FAIL(KR_ERR_DATA,
+                       "%s: %s: %" PRId64
+                       " numbers are NaN or infinite; --nonfinite warn takes them",
+                       m->from, name, count);
+    LOG_WARNING("%s: %" PRId64 " numbers are NaN or infinite", name, count);
+    return KR_OK;
+}
+
+/* Elements `at` .. of a stored tensor, to their places in the whole parameter; or, of a
+ * copy, compared with what is there. */
+static bool place_piece(const struct hf_entry *e, int64_t at, const float *x, int64_t n,
+                        float *whole)
+{
+    float *lines = whole + e->first * e->width;
+
+    for (int64_t done = 0; done < n;) {
+        struct hf_run run = hf_entry_run(e, at + done, n - done);
+        float *to = lines + run.base;
+
+        for (int64_t i = 0; i < run.count; i++) {
+            if (e->copy && memcmp(&to[i * run.stride], &x[done + i], sizeof *x) != 0)
+                return false;
+            to[i * run.stride] = x[done + i];
+        }
+        done += run.count;
+    }
+    return true;
+}
+
+static kr_status read_entry(struct import *m, const struct hf_entry *e)
+{
+    const struct st_file *file;
+    const struct st_tensor *t = st_folder_find(&m->stored, e->name, &file);
+    int64_t total = hf_entry_elements(e), bad = 0;
+
+    if (!t) return KR_OK; /* a copy that is not there */
+    for (int64_t at = 0; at < total; at += PIECE) {
+        int64_t n = total - at < PIECE ? total - at : PIECE;
+
+        TRY(st_read(file, t, at, n, m->piece));
+        bad += count_nonfinite(m->piece, n);
+        if (!place_piece(e, at, m->piece, n, m->whole))
+            return KR_FAIL(KR_ERR_DATA,
+                           "%s: %s: tie_word_embeddings is true, but it is not %s",
+                           file->path, e->name, "the token embedding");
+    }
+    return tell_nonfinite(m, e->name, bad);
+}
+
+/* What shard_write asks for: parameter number i. */
+static kr_status make_param(void *self, int32_t i, const char **bytes)
+{
+    struct import *m = self;
+
+    for (int copies = 0; copies < 2; copies++)
+        for (int32_t k = 0; k < m->plan.count; k++)
+            if (m->plan.list[k].param == i && m->plan.list[k].copy == (copies == 1))
+                TRY(read_entry(m, &m->plan.list[k]));
+    *bytes = (const char *)m->whole;
+    return KR_OK;
+}
+
+static kr_status open_buffers(struct import *m)
+{
+    int64_t most = 0;
+
+    for (int32_t i = 0; i < m->params.count; i++) {
+        int64_t n = m->params.list[i].rows * m->params.list[i].cols;
+
+        if (n > most) most = n;
+    }
+    TRY(mem_alloc(&m->piece, PIECE, sizeof *m->piece, "part of a tensor"));
+    return mem_alloc(&m->whole, (size_t)most, sizeof *m->whole, "the largest parameter");
+}
+
+/* ---- the checkpoint --------------------------------------------------------------------- */
+
+/* Ranges of whole parameters, in one shard. */
+static kr_status plan_shard(struct import *m, struct commit_job *c, struct shard_job *s)
+{
+    int32_t count = m->params.count;
+    struct manifest *mf = &c->manifest;
+
+    TRY(mem_alloc(&mf->tensors, (size_t)count, sizeof *mf->tensors, "tensors"));
+    TRY(mem_alloc(&s->ranges, (size_t)count, sizeof *s->ranges, "ranges"));
+    for (int32_t i = 0; i < count; i++) {
+        const struct param *p = &m->params.list[i];
+
+        snprintf(mf->tensors[i].name, sizeof mf->tensors[i].name, "weight/%s", p->name);
+        mf->tensors[i].rows = p->rows;
+        mf->tensors[i].cols = p->cols;
+        mf->tensors[i].type = KERN_F32;
+        s->ranges[i] = (struct ckpt_range){ .tensor = i, .count = p->rows * p->cols };
+    }
+    mf->tensor_count = s->count = count;
+    s->tensors = mf->tensors;
+    s->ask = make_param;
+    s->self = m;
+    snprintf(s->shard.file, sizeof s->shard.file, "shard-00000.h5");
+    return fs_path(s->path, "%s/%s", c->attempt, s->shard.file);
+}
+
+static kr_status plan_commit(const struct import *m, struct commit_job *c)
+{
+    c->manifest = (struct manifest){ .world = 1 };
+    TRY(fs_path(c->run, "%s", m->out.partial));
+    TRY(fs_path(c->attempt, "%s/checkpoints/.attempt-import", m->out.partial));
+    TRY(fs_path(c->final, "%s/checkpoints/step-00000000", m->out.partial));
+    TRY(fs_mkdirs(c->attempt));
+    TRY(lease_take(&c->lease, c->run, 0));
+    c->manifest.generation = lease_generation(c->lease);
+    c->manifest.settings = cfg_print(settings_table, &m->set);
+    TRY(mem_alloc(&c->manifest.about, strlen(about_program) + 1, 1, "settings"));
+    strcpy(c->manifest.about, about_program);
+    return c->manifest.settings ? KR_OK
+                                : KR_FAIL(KR_ERR_MEM, "no memory for the settings");
+}
+
+static kr_status write_and_verify(struct commit_job *c, struct shard_job *s)
+{
+    struct manifest read;
+    char *part = NULL;
+    kr_status st;
+
+    TRY(shard_write(s));
+    TRY(shard_part_print(s, &part));
+    st = shard_parts_join(part, 1, &c->manifest);
+    mem_free(part);
+    if (st == KR_OK) st = commit(c);
+    if (st == KR_OK) st = manifest_read(&read, c->final);
+    if (st != KR_OK) return st;
+    st = shard_verify(&read, c->final, 0);
+    manifest_free(&read);
+    return st;
+}
+
+static kr_status write_checkpoint(struct import *m)
+{
+    struct commit_job c = { .lease = NULL };
+    struct shard_job s = { .count = 0 };
+    kr_status st;
+
+    st = plan_commit(m, &c);
+    if (st == KR_OK) st = plan_shard(m, &c, &s);
+    if (st == KR_OK) st = write_and_verify(&c, &s);
+    lease_give_back(c.lease);
+    for (int32_t i = 0; s.ranges && i < s.count; i++)
+        mem_free(s.ranges[i].blocks);
+    mem_free(s.ranges);
+    manifest_free(&c.manifest);
+    return st;
+}
+
+/* config.ini, and what an export needs to write the folder that was read. */
+static kr_status write_rest(const struct import *m)
+{
+    char path[FS_PATH], *text = cfg_print(settings_table, &m->set);
+    kr_status st;
+
+    if (!text) return KR_FAIL(KR_ERR_MEM, "no memory for the settings");
+    st = fs_path(path, "%s/config.ini", m->out.partial);
+    if (st == KR_OK) st = fs_replace(path, text, strlen(text));
+    mem_free(text);
+    if (st == KR_OK) st = fs_path(path, "%s/hf", m->out.partial);
+    if (st == KR_OK) st = hf_origin_save(path, m->from, &m->plan, &m->stored);
+    return st == KR_OK ? fs_fsync_dir(path) : st;
+}
+
+/* ---- the table -------------------------------------------------------------------------- */
+
+/* A name of the tables, with '*' for the block. */
+static void put_starred(struct mem_text *t, const char *name)
+{
+    const char *hole = strstr(name, "%d");
+
+    if (hole)
+        mem_printf(t, "%.*s*%s", (int)(hole - name), name, hole + 2);
+    else
+        mem_printf(t, "%s", name);
+}
+
+static void print_columns(const char *tensor, const char *times, const char *parameter,
+                          const char *shape, const char *dtype, const char *layout)
+{
+    printf("%-56s %-6s %-34s %-15s %-5s%s%s\n", tensor, times, parameter, shape, dtype,
+           *layout ? " " : "", layout);
+}
+
+/* `count` tensors of one row of the family's table, from number `first` on. */
+static void print_row(const struct import *m, int32_t first, int32_t count)
+{
+    static const char *const parts[] = { "", " (q)", " (k)", " (v)", " (gate)", " (up)" };
+    static const char *const layouts[] = { "", "(in, out)", "q, k, v by head" };
+    const struct hf_entry *e = &m->plan.list[first];
+    const struct st_file *file;
+    const struct st_tensor *t = st_folder_find(&m->stored, e->name, &file);
+    struct mem_text theirs = { 0 }, ours = { 0 };
+    char shape[48], times[16] = "";
+
+    if (!t) return; /* a copy that is not there */
+    if (strstr(e->row->theirs, "%d")) snprintf(times, sizeof times, "x %d", count);
+    if (m->prefix && !e->row->bare)
+        mem_printf(&theirs, "%s", hf_families[m->set.family].prefix);
+    put_starred(&theirs, e->row->theirs);
+    put_starred(&ours, e->copy ? "embed.token (a copy)" : e->row->ours);
+    mem_printf(&ours, "%s", e->copy ? "" : parts[e->row->part]);
+    if (!theirs.failed && !ours.failed)
+        print_columns(theirs.at, times, ours.at, shape_text(e, shape, sizeof shape),
+                      st_type_name(t->type), layouts[e->row->layout]);
+    mem_text_free(&theirs);
+    mem_text_free(&ours);
+}
+
+static void print_table(const struct import *m)
+{
+    int32_t buffers = 0;
+
+    printf("%-56s %-6s %-32s %-15s %-5s %s\n", "tensor", "", "parameter", "shape",
+           "dtype", "layout");
+    for (int32_t i = 0, end; i < m->plan.count; i = end) {
+        for (end = i;
+             end < m->plan.count && m->plan.list[end].row == m->plan.list[i].row;)
+            end++;
+        print_row(m, i, end - i);
+    }
+    for (int32_t f = 0; f < m->stored.count; f++)
+        for (int32_t i = 0; i < m->stored.files[f].header.count; i++)
+            buffers += !is_planned(m, m->stored.files[f].header.list[i].name);
+    if (buffers) printf("%d masks and frequencies were ignored\n", buffers);
+}
+
+static void print_model(const struct import *m)
+{
+    const struct model_shape *s = &m->shape;
+
+    printf("\n%s: %" PRId64 " layers, dim %" PRId64 ", %" PRId64 "/%" PRId64
+           " heads of %" PRId64 ", ffn %" PRId64 ", vocab %" PRId64 ", context %" PRId64
+           ", norm_eps %g%s\n",
+           s->family->name, s->layers, s->dim, s->heads, s->kv_heads, s->head_dim, s->ffn,
+           s->vocab, s->context, model_norm_eps(s), model_tied(s) ? ", tied" : "");
+    if (s->family->pos == POS_ROPE)
+        printf("rotary positions: %" PRId64 " of %" PRId64
+               " channels, rope_theta %.17g, stretched by %g\n",
+               model_rope_dims(s), s->head_dim, s->rope_theta, s->rope_scaling.factor);
+    printf("%" PRId64 " parameters, in fp32, from %d file%s: %s\n", m->params.total,
+           m->stored.count, m->stored.count == 1 ? "" : "s", m->args->output);
+}
+
+/* ---- the command ------------------------------------------------------------------------ */
+
+static kr_status import_model(struct import *m)
+{
+    kr_status st;
+
+    TRY(read_settings(m));
+    TRY(make_plan(m));
+    TRY(open_buffers(m));
+    TRY(hf_output_begin(&m->out, m->args->output,
+                        (uint64_t)m->params.total * sizeof(float) / 50 * 51));
+    st = write_checkpoint(m);
+    if (st == KR_OK) st = write_rest(m);
+    TRY(hf_output_end(&m->out, st));
+    print_table(m);
+    print_model(m);
+    return KR_OK;
+}
+
+static void close_import(struct import *m)
+{
+    mem_free(m->whole);
+    mem_free(m->piece);
+    hf_plan_free(&m->plan);
+    st_folder_close(&m->stored);
+    params_free(&m->params);
+}
+
+/* What is wrong with the model is the caller's input. */
+static int code_of(kr_status st)
+{
+    return st == KR_ERR_DATA ? EXIT_USAGE : exit_code_of(st);
+}
+
+int import_command(int argc, char **argv)
+{
+    struct import m = { 0 };
+    struct import_args args;
+    struct options o;
+    kr_status st;
+
+    if (options_read(argc, argv, import_options, &args, &o) != KR_OK) return EXIT_USAGE;
+    if (o.help) {
+        help(stdout);
+        return EXIT_DONE;
+    }
+    if (!o.path || !args.output[0] || o.set_count) {
+        (void)KR_FAIL(KR_ERR_ARG, "import: want HF_DIR and -o DIR, and no --set");
+        return EXIT_USAGE;
+    }
+    m.from = o.path;
+    m.args = &args;
+    st = import_model(&m);
+    close_import(&m);
+    return code_of(st);
+}
