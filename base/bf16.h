@@ -55,4 +55,10 @@ static inline uint16_t bf16_round_random(float x, uint32_t random)
                          (u & 0x7f800000u) == 0x7f800000u ? u : u + (random & 0xffffu));
 }
 
+/* y[i] = x[i] by stochastic rounding.  Element i has number first + i = n and takes 16 bits
+ * of Philox block (key, RNG_ROUND, sub, n / 8): half n mod 2, lower first, of word n mod 8
+ * / 2. */
+void bf16_round_row(uint16_t *y, const float *x, int64_t count, uint64_t key,
+                    uint32_t sub, int64_t first);
+
 #endif

@@ -48,6 +48,7 @@ struct comm_tree {
     void *own;
     int64_t chunk;
     enum kern_dtype type;
+    struct comm_rounding rounding; /* KERN_BF16 */
 };
 
 struct comm_ops {
@@ -65,6 +66,8 @@ struct comm_ops {
     kr_status (*reduce_scatter)(struct comm_link *l, void *all, void *own, int64_t chunk,
                                 enum kern_dtype type);
     kr_status (*reduce_tree)(struct comm_link *l, const struct comm_tree *t);
+    kr_status (*all_to_all)(struct comm_link *l, const void *all, void *got,
+                            int64_t bytes);
 
     /* opt on a group of one */
     kr_status (*start)(struct comm_link *l, struct comm_message *m);

@@ -394,6 +394,7 @@ struct work {
 struct tree_work {
     struct work work; /* first */
     int64_t leaves;
+    struct comm_rounding rounding;
     int count;
     struct tree_node nodes[TREE_DEPTH];
     void *at[TREE_DEPTH];
@@ -511,16 +512,35 @@ static kr_status run_reduce_tree(struct comm_link *l, const struct work *w)
                            .count = tree->count,
                            .own = w->own,
                            .chunk = w->count,
-                           .type = w->type };
+                           .type = w->type,
+                           .rounding = tree->rounding };
 
     return l->ops->reduce_tree(l, &t);
+}
+
+static kr_status reduce_tree(struct tree_work *t, const struct tree_node *nodes,
+                             void *const *at, int count)
+{
+    struct comm *c = t->work.c;
+
+    if (t->work.count < 0)
+        return KR_FAIL(KR_ERR_ARG, "%s: chunk of %lld elements", t->work.name,
+                       (long long)t->work.count);
+    TRY(check_nodes(c, t->leaves, nodes, count));
+    t->count = count;
+    memcpy(t->nodes, nodes, (size_t)count * sizeof *nodes);
+    memcpy(t->at, at, (size_t)count * sizeof *at);
+    /* one rank has all leaves, so there is one node, the root */
+    if (is_on_gpu(c))
+        return enqueue_copy(c, t->work.own, at[0], t->work.count, t->work.type);
+    return t->work.count ? enqueue(&t->work, sizeof *t) : KR_OK;
 }
 
 kr_status comm_reduce_tree(struct comm *c, int64_t leaves, const struct tree_node *nodes,
                            void *const *at, int count, void *own, int64_t chunk,
                            enum kern_dtype type)
 {
-    struct tree_work t = { .leaves = leaves, .count = count };
+    struct tree_work t = { .leaves = leaves };
 
     t.work = (struct work){ .c = c,
                             .name = "reduce_tree",
@@ -529,12 +549,46 @@ kr_status comm_reduce_tree(struct comm *c, int64_t leaves, const struct tree_nod
                             .count = chunk,
                             .type = type };
     TRY(check_sum(t.work.name, chunk, type));
-    TRY(check_nodes(c, leaves, nodes, count));
-    memcpy(t.nodes, nodes, (size_t)count * sizeof *nodes);
-    memcpy(t.at, at, (size_t)count * sizeof *at);
-    /* one rank has all leaves, so there is one node, the root */
-    if (is_on_gpu(c)) return enqueue_copy(c, own, at[0], chunk, type);
-    return chunk ? enqueue(&t.work, sizeof t) : KR_OK;
+    return reduce_tree(&t, nodes, at, count);
+}
+
+kr_status comm_reduce_tree_bf16(struct comm *c, int64_t leaves,
+                                const struct tree_node *nodes, void *const *at, int count,
+                                void *own, int64_t chunk, struct comm_rounding rounding)
+{
+    struct tree_work t = { .leaves = leaves, .rounding = rounding };
+
+    t.work = (struct work){ .c = c,
+                            .name = "reduce_tree",
+                            .run = run_reduce_tree,
+                            .own = own,
+                            .count = chunk,
+                            .type = KERN_BF16 };
+    return reduce_tree(&t, nodes, at, count);
+}
+
+static kr_status run_all_to_all(struct comm_link *l, const struct work *w)
+{
+    return l->ops->all_to_all(l, w->all, w->own,
+                              w->count * (int64_t)kern_dtype_bytes(w->type));
+}
+
+kr_status comm_all_to_all(struct comm *c, const void *all, void *got, int64_t chunk,
+                          enum kern_dtype type)
+{
+    struct work w = { .c = c,
+                      .name = "all_to_all",
+                      .run = run_all_to_all,
+                      .all = (void *)(uintptr_t)all,
+                      .own = got,
+                      .count = chunk,
+                      .type = type };
+
+    if (chunk < 0)
+        return KR_FAIL(KR_ERR_ARG, "all_to_all: chunk of %lld elements",
+                       (long long)chunk);
+    if (is_on_gpu(c)) return enqueue_copy(c, got, all, chunk, type);
+    return chunk ? enqueue(&w, sizeof w) : KR_OK;
 }
 
 static kr_status run_all_gather(struct comm_link *l, const struct work *w)

@@ -110,6 +110,25 @@ kr_status comm_reduce_tree(struct comm *c, int64_t leaves, const struct tree_nod
                            void *const *at, int count, void *own, int64_t chunk,
                            enum kern_dtype type);
 
+/* Sums of bf16 are formed in fp32 and rounded by chance (struct kern_round): that of two
+ * nodes, of which the right one begins with leaf b, with (key, first_leaf + b), elements
+ * numbered as in the whole array. */
+struct comm_rounding {
+    uint64_t key;
+    int64_t first_leaf;
+};
+
+/* [collective] [queued] comm_reduce_tree of bf16 arrays: the same bits on any number of
+ * ranks. */
+kr_status comm_reduce_tree_bf16(struct comm *c, int64_t leaves,
+                                const struct tree_node *nodes, void *const *at, int count,
+                                void *own, int64_t chunk, struct comm_rounding rounding);
+
+/* [collective] [queued] got[r * chunk ...] = all[rank * chunk ...] of rank r.  got and all
+ * (size, chunk) do not overlap. */
+kr_status comm_all_to_all(struct comm *c, const void *all, void *got, int64_t chunk,
+                          enum kern_dtype type);
+
 /* [collective] [queued] all[r * chunk ...] = own of rank r; own may be its place in all. */
 kr_status comm_all_gather(struct comm *c, const void *own, void *all, int64_t chunk,
                           enum kern_dtype type);

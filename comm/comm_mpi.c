@@ -394,6 +394,7 @@ const struct comm_ops comm_mpi_ops = {
     .all_gather = mpi_all_gather,
     .reduce_scatter = comm_reduce_direct,
     .reduce_tree = comm_reduce_canonical,
+    .all_to_all = comm_exchange_direct,
     .start = mpi_start,
     .wait = mpi_wait,
 };

@@ -63,4 +63,5 @@ const struct comm_ops comm_self_ops = {
     .all_gather = self_all_gather,
     .reduce_scatter = comm_reduce_direct,
     .reduce_tree = comm_reduce_canonical,
+    .all_to_all = comm_exchange_direct,
 };

@@ -55,4 +55,43 @@ static inline struct span part_leaves(int64_t leaves, int32_t size, int32_t rank
     return (struct span){ leaves * rank / size, leaves * (rank + 1) / size };
 }
 
+/* How micro-batches are dealt out.  RUNS: each rank has its run, see part_leaves.  ROUNDS:
+ * one each in turn, so that those of a round lie together; every rank takes part in every
+ * round, and in the last one some may have none. */
+enum part_deal { PART_RUNS, PART_ROUNDS };
+
+/* Micro-batches, or rounds, of a rank. */
+static inline int64_t part_leaf_count(enum part_deal deal, int64_t leaves, int32_t size,
+                                      int32_t rank)
+{
+    struct span run = part_leaves(leaves, size, rank);
+
+    return deal == PART_RUNS ? run.end - run.begin : (leaves + size - 1) / size;
+}
+
+/* The i-th of a rank; -1: it has none in that round. */
+static inline int64_t part_leaf(enum part_deal deal, int64_t leaves, int32_t size,
+                                int32_t rank, int64_t i)
+{
+    if (deal == PART_RUNS) return part_leaves(leaves, size, rank).begin + i;
+    return i * size + rank < leaves ? i * size + rank : -1;
+}
+
+/* Who has a micro-batch, and as which of its own. */
+struct part_home {
+    int32_t rank;
+    int64_t index;
+};
+
+static inline struct part_home part_home(enum part_deal deal, int64_t leaves,
+                                         int32_t size, int64_t leaf)
+{
+    struct part_home h = { (int32_t)(leaf % size), leaf / size };
+
+    if (deal == PART_ROUNDS) return h;
+    h.rank = (int32_t)(((leaf + 1) * size - 1) / leaves);
+    h.index = leaf - part_leaves(leaves, size, h.rank).begin;
+    return h;
+}
+
 #endif

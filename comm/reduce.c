@@ -13,13 +13,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bf16.h"
 #include "base/mem.h"
 #include "comm/part.h"
+#include "kernels/kernels.h"
 
 enum {
-    SEGMENT = 512 * 1024,       /* bytes; 256 KiB to 1 MiB measured alike */
-    UNDER_WAY = 4,              /* segments of a pipe */
-    TOGETHER = 32 * 1024 * 1024 /* bytes of scratch of the general path, about */
+    SEGMENT = 512 * 1024,        /* bytes; 256 KiB to 1 MiB measured alike */
+    UNDER_WAY = 4,               /* segments of a pipe */
+    TOGETHER = 32 * 1024 * 1024, /* bytes of scratch of the general path, about */
+    MESSAGE = 256 * 1024 * 1024  /* bytes; MPI counts in ints */
 };
 
 /* ---- adding ------------------------------------------------------------------------- */
@@ -38,13 +41,42 @@ enum {
 DEFINE_ADD(add_f32, float)
 DEFINE_ADD(add_f64, double)
 
+/* In fp32, rounded by chance. */
+static void add_bf16(uint16_t *sum, const uint16_t *left, const uint16_t *right,
+                     int64_t n, const struct kern_round *r)
+{
+    enum { ROW = 1024 };
+    float row[ROW];
+
+    for (int64_t i = 0; i < n; i += ROW) {
+        int64_t len = n - i < ROW ? n - i : ROW;
+
+        for (int64_t k = 0; k < len; k++)
+            row[k] = bf16_value(left[i + k]) + bf16_value(right[i + k]);
+        bf16_round_row(sum + i, row, len, r->key, r->sub, r->first + i);
+    }
+}
+
 /* Callers name the left operand first.  IEEE addition commutes, so this decides no bit of a
  * number; only the association does, and the tree fixes that.  (It may decide whose
- * payload a NaN carries, and NaN is never committed.) */
+ * payload a NaN carries, and NaN is never committed.)  r: of bf16. */
 static void add(enum kern_dtype type, void *sum, const void *left, const void *right,
-                int64_t n)
+                int64_t n, const struct kern_round *r)
 {
-    (type == KERN_F64 ? add_f64 : add_f32)(sum, left, right, n);
+    switch (type) {
+    case KERN_F32: add_f32(sum, left, right, n); break;
+    case KERN_F64: add_f64(sum, left, right, n); break;
+    case KERN_BF16: add_bf16(sum, left, right, n, r); break;
+    }
+}
+
+/* Rounding of elements from number `first` of the sum whose right operand begins with leaf
+ * `boundary`. */
+static struct kern_round round_of(const struct comm_tree *t, int64_t boundary,
+                                  int64_t first)
+{
+    return (struct kern_round){ t->rounding.key,
+                                (uint32_t)(t->rounding.first_leaf + boundary), first };
 }
 
 static void *shift(const void *at, int64_t bytes)
@@ -72,6 +104,7 @@ struct piece {
     void *out, *mine, *sum;
     bool mine_is_left;
     int64_t len; /* elements */
+    struct kern_round round;
 };
 
 struct pipe {
@@ -96,9 +129,9 @@ static kr_status pipe_end_one(struct pipe *p)
 
     TRY(p->l->ops->wait(p->l, &m[0], 1));
     if (x->mine_is_left)
-        add(p->type, x->sum, x->mine, m[0].at, x->len);
+        add(p->type, x->sum, x->mine, m[0].at, x->len, &x->round);
     else
-        add(p->type, x->sum, m[0].at, x->mine, x->len);
+        add(p->type, x->sum, m[0].at, x->mine, x->len, &x->round);
     return p->l->ops->wait(p->l, &m[1], 1);
 }
 
@@ -137,6 +170,7 @@ static struct piece cut(struct piece x, int64_t begin, enum kern_dtype type)
     x.mine = shift(x.mine, begin * size);
     x.sum = shift(x.sum, begin * size);
     x.len = x.len - begin < most ? x.len - begin : most;
+    x.round.first += begin;
     return x;
 }
 
@@ -186,7 +220,7 @@ static kr_status cube_step(struct pipe *p, const struct comm_tree *t, int32_t bi
 {
     const struct comm_link *l = p->l;
     int64_t size = (int64_t)kern_dtype_bytes(t->type), bytes = t->chunk * size;
-    int32_t peer = l->rank ^ bit;
+    int32_t peer = l->rank ^ bit, right = (l->rank | bit) / bit * bit;
 
     for (int32_t c = l->rank & (2 * bit - 1); c < l->size; c += 2 * bit) {
         void *mine = shift(t->at[0], c * bytes);
@@ -196,7 +230,9 @@ static kr_status cube_step(struct pipe *p, const struct comm_tree *t, int32_t bi
                            .out = shift(t->at[0], (c ^ bit) * bytes),
                            .sum = 2 * bit == l->size ? t->own : mine,
                            .mine_is_left = l->rank < peer,
-                           .len = t->chunk };
+                           .len = t->chunk,
+                           .round =
+                               round_of(t, t->leaves / l->size * right, c * t->chunk) };
 
         for (int64_t begin = 0; begin < t->chunk; begin += SEGMENT / size)
             TRY(pipe_push(p, cut(x, begin, t->type)));
@@ -312,9 +348,11 @@ static kr_status gather_segment(struct gather *g, int64_t begin, int64_t bytes)
     return n ? l->ops->wait(l, g->messages, n) : KR_OK;
 }
 
-/* Add the parts in tree order into the first of them. */
-static void join_parts(const struct gather *g, int64_t len)
+/* Add the parts, `len` elements from `begin` of this rank's chunk, in tree order into the
+ * first of them. */
+static void join_parts(const struct gather *g, int64_t begin, int64_t len)
 {
+    int64_t first = g->l->rank * g->t->chunk + begin;
     struct tree_node stack[TREE_DEPTH];
     void *sum[TREE_DEPTH];
     int depth = 0;
@@ -324,8 +362,11 @@ static void join_parts(const struct gather *g, int64_t len)
 
         sum[top] = g->parts[i].at;
         joins = tree_push(stack, &depth, g->t->leaves, g->parts[i].node);
-        for (; joins > 0; joins--, top--)
-            add(g->t->type, sum[top - 1], sum[top - 1], sum[top], len);
+        for (; joins > 0; joins--, top--) {
+            struct kern_round r = round_of(g->t, stack[top].first, first);
+
+            add(g->t->type, sum[top - 1], sum[top - 1], sum[top], len, &r);
+        }
     }
 }
 
@@ -338,7 +379,7 @@ static kr_status reduce_gathered(struct gather *g)
         void *own = shift(g->t->own, begin * size);
 
         TRY(gather_segment(g, begin * size, len * size));
-        join_parts(g, len);
+        join_parts(g, begin, len);
         if (own != g->parts[0].at) memcpy(own, g->parts[0].at, (size_t)(len * size));
     }
     return KR_OK;
@@ -353,5 +394,46 @@ kr_status comm_reduce_canonical(struct comm_link *l, const struct comm_tree *t)
     st = gather_open(&g, l, t);
     if (st == KR_OK) st = reduce_gathered(&g);
     gather_close(&g);
+    return st;
+}
+
+/* ---- everyone to everyone --------------------------------------------------------------- */
+
+/* `bytes` at offset `begin` of each chunk, nearest rank first. */
+static kr_status exchange_piece(struct comm_link *l, const char *all, char *got,
+                                int64_t chunk, int64_t begin, int64_t bytes,
+                                struct comm_message *m)
+{
+    int64_t n = 0;
+
+    for (int32_t i = 1; i < l->size; i++) {
+        int32_t from = (l->rank - i + l->size) % l->size, to = (l->rank + i) % l->size;
+
+        m[n++] = (struct comm_message){ .at = shift(got, from * chunk + begin),
+                                        .bytes = bytes,
+                                        .peer = from };
+        m[n++] = (struct comm_message){ .at = shift(all, to * chunk + begin),
+                                        .bytes = bytes,
+                                        .peer = to,
+                                        .is_out = true };
+    }
+    for (int64_t i = 0; i < n; i++)
+        TRY(l->ops->start(l, &m[i]));
+    return l->ops->wait(l, m, n);
+}
+
+kr_status comm_exchange_direct(struct comm_link *l, const void *all, void *got,
+                               int64_t bytes)
+{
+    struct comm_message *m = NULL;
+    kr_status st = KR_OK;
+
+    memcpy(shift(got, l->rank * bytes), shift(all, l->rank * bytes), (size_t)bytes);
+    if (l->size == 1) return KR_OK;
+    TRY(mem_alloc(&m, 2 * (size_t)(l->size - 1), sizeof *m, "messages"));
+    for (int64_t at = 0; at < bytes && st == KR_OK; at += MESSAGE)
+        st = exchange_piece(l, all, got, bytes, at,
+                            bytes - at < MESSAGE ? bytes - at : MESSAGE, m);
+    mem_free(m);
     return st;
 }

@@ -55,13 +55,12 @@ struct kern_heads {
     const int32_t *start;
 };
 
-/* Stochastic rounding to bf16 (base/bf16.h).  Element i of an operand has number first + i
- * = n and takes 16 bits of Philox block (key, RNG_ROUND, sub, n / 8): half n mod 2, lower
- * first, of word n mod 8 / 2.  So the bits depend on the number alone, not on who owns it. */
+/* Stochastic rounding to bf16, as bf16_round_row (base/bf16.h): the bits depend on the
+ * numbers of the elements, not on who owns them. */
 struct kern_round {
     uint64_t key;
     uint32_t sub;
-    int64_t first;
+    int64_t first; /* number of element 0 */
 };
 
 struct kern_adamw {

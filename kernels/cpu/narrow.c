@@ -2,10 +2,9 @@
 #include "kernels/cpu/narrow.h"
 
 #include "base/bf16.h"
-#include "base/rng.h"
 #include "kernels/cpu/ops.h"
 
-enum { PIECE = 4096 /* elements */ };
+enum { PIECE = 4096 /* elements; no span is longer */ };
 
 static void *element(struct kern_mat m, int64_t i, int64_t j)
 {
@@ -26,18 +25,15 @@ static void round_even(uint16_t *y, const real *x, int64_t n)
         y[k] = bf16_round((float)x[k]);
 }
 
+/* (The double text has this, too, and no use for it.) */
 static void round_random(uint16_t *y, const real *x, int64_t n,
                          const struct kern_round *r, int64_t number)
 {
-    uint32_t word[4] = { 0 };
+    float row[PIECE];
 
-    for (int64_t k = 0; k < n; k++, number++) {
-        int half = (int)(number % 8);
-
-        if (k == 0 || half == 0)
-            rng_block(word, r->key, RNG_ROUND, r->sub, (uint64_t)number / 8);
-        y[k] = bf16_round_random((float)x[k], word[half / 2] >> 16 * (half % 2));
-    }
+    for (int64_t k = 0; k < n; k++)
+        row[k] = (float)x[k];
+    bf16_round_row(y, row, n, r->key, r->sub, number);
 }
 
 real *CPU(load)(struct kern_mat m, int64_t begin, int64_t n, real *room)

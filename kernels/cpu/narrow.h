@@ -4,7 +4,7 @@
 
 #include "kernels/cpu/cpu.h"
 
-/* Elements begin .. begin + n of the row m as reals: where they lie, or widened into room. */
+/* Elements begin .. begin + n, at most 4096, of the row m as reals: where they lie, or widened into room. */
 real *CPU(load)(struct kern_mat m, int64_t begin, int64_t n, real *room);
 
 /* The row m at begin .. begin + n = x, rounded by chance if m is bf16.  r says what is done

@@ -67,6 +67,10 @@ check bf16_moments_learn_as_fp32_does_in_less_space halved
 check a_run_keeps_its_kind_of_moments ends_with 2 train 0 moments \
     --set train.steps=50 --set optim.moments=fp32
 
+# Sums of gradients in bf16, on two ranks that share out gradients and weights.
+gradients() { train 2 grads --set train.grads=bf16 --set dist.shard=3 && near fp32-again grads; }
+check bf16_gradients_learn_as_fp32_does gradients
+
 refuses() { # TEXT ARGUMENT... - one line, code 2
     local text=$1
     shift
@@ -75,5 +79,8 @@ refuses() { # TEXT ARGUMENT... - one line, code 2
 check guarded_memory_has_no_bf16 refuses 'run.precision = bf16 .*guard' "${bf16[@]}" --set run.device=guard
 check double_precision_is_no_fp32 refuses 'run.precision = fp32 .*cpu64' --set run.precision=fp32 --set run.device=cpu64
 check double_precision_has_no_bf16_moments refuses 'optim.moments = bf16 .*cpu64' "${moments[@]}" --set run.device=cpu64
+check double_precision_has_no_bf16_gradients refuses 'train.grads = bf16 .*cpu64' --set train.grads=bf16 --set run.device=cpu64
+check bf16_gradients_belong_to_the_canonical_order refuses 'train.grads = bf16 needs dist.reduce = canonical' \
+    --set train.grads=bf16 --set dist.reduce=library
 check back_ends_are_no_devices refuses 'run.device = cpu16' --set run.device=cpu16
 finish

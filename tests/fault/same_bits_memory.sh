@@ -21,9 +21,9 @@ same() { # NAME RANKS ARGUMENT...
 }
 moved() { # other ranks and another stage at each resume
     rm -rf "$work/moved"
-    train 4 "$work/moved" "${how[@]}" --set train.stop_after=13 &&
+    train 4 "$work/moved" "${how[@]}" --set train.stop_after=13 --set dist.shard=3 &&
         train 2 "$work/moved" "${how[@]}" --set train.stop_after=27 --set dist.shard=0 &&
-        ends_alike 3 "$work/moved" --set train.stop_after=0
+        ends_alike 3 "$work/moved" --set train.stop_after=0 --set dist.shard=2
 }
 
 begin
@@ -32,11 +32,31 @@ same recomputed_norms_and_activations 2 --set train.recompute=selective
 same recomputed_blocks 3 --set train.recompute=full
 same recomputed_blocks_in_guarded_memory 0 --set train.recompute=full --set run.device=guard
 
+for stage in 2 3; do
+    same "stage_${stage}_on_one_rank" 0 --set "dist.shard=$stage"
+    same "stage_${stage}_on_two_ranks" 2 --set "dist.shard=$stage"
+    same "stage_${stage}_on_four_ranks" 4 --set "dist.shard=$stage"
+    same "stage_${stage}_on_three_ranks_whose_last_round_is_not_full" 3 --set "dist.shard=$stage"
+    same "stage_${stage}_in_guarded_memory" 2 --set "dist.shard=$stage" --set run.device=guard
+done
+same evaluation_between_steps_of_stage_3 3 --set dist.shard=3 --set eval.every=7
+same recomputed_blocks_of_gathered_weights 2 --set dist.shard=3 --set train.recompute=full
+check resumed_on_other_ranks_and_other_stages moved
+
+begin --set model.family=gpt2 --set model.kv_heads=0
+same tied_weights_in_stage_3 2 --set dist.shard=3
+same tied_weights_in_stage_2_on_three_ranks 3 --set dist.shard=2
+
+# Sizes that leave gaps between parameters, which must not count.
+begin --set model.dim=56 --set model.ffn=100
+same gaps_in_stage_3 2 --set dist.shard=3
+
 begin --set run.precision=bf16
 check bf16_is_no_fp32 [ "$want" != "$plain" ]
 same bf16_on_three_ranks 3
 same bf16_on_four_ranks_that_shard_nothing 4 --set dist.shard=0
 same bf16_with_three_threads 0 --set run.threads=3
+same bf16_in_stage_3 4 --set dist.shard=3
 check bf16_resumed_on_other_ranks moved
 
 begin --set optim.moments=bf16
@@ -45,4 +65,16 @@ same bf16_moments_on_three_ranks 3
 same bf16_moments_on_four_ranks_that_shard_nothing 4 --set dist.shard=0
 same bf16_moments_in_guarded_memory 2 --set run.device=guard
 check bf16_moments_resumed_on_other_ranks moved
+
+begin --set train.grads=bf16
+check bf16_gradients_are_others [ "$want" != "$plain" ]
+same bf16_gradients_on_three_ranks 3
+same bf16_gradients_on_four_ranks_that_shard_nothing 4 --set dist.shard=0
+same bf16_gradients_in_stage_2 4 --set dist.shard=2
+same bf16_gradients_in_stage_3_on_three_ranks 3 --set dist.shard=3
+
+begin --set train.grads=bf16 --set optim.moments=bf16 --set run.precision=bf16 --set train.recompute=full
+same all_that_saves_memory_on_two_ranks 2
+same all_that_saves_memory_in_stage_3 3 --set dist.shard=3
+check all_that_saves_memory_resumed_on_other_ranks moved
 finish

@@ -5,6 +5,7 @@
  * open others beside it.  Ranks above 0 show their output only if they fail.
  */
 /* RANKS: 1 2 3 4 */
+#include "base/bf16.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -364,6 +365,76 @@ static void canonical_sum_has_the_bits_of_the_serial_tree(void)
         }
 }
 
+/* ---- bf16, rounded by chance ---------------------------------------------------------- */
+
+static const struct comm_rounding chance = { 42, 1000 };
+
+/* The whole tree, one element, serially; every sum rounded. */
+static uint16_t tree_bf16(int64_t first, int64_t count, int64_t i)
+{
+    int64_t p = tree_split(count > 1 ? count : 2);
+    uint16_t sum;
+    float value;
+
+    if (count == 1) return bf16_round((float)leaf_value(first, i));
+    value = bf16_value(tree_bf16(first, p, i)) +
+            bf16_value(tree_bf16(first + p, count - p, i));
+    bf16_round_row(&sum, &value, 1, chance.key, (uint32_t)(chance.first_leaf + first + p),
+                   i);
+    return sum;
+}
+
+static void check_tree_bf16(int64_t leaves, int64_t chunk)
+{
+    struct span s = part_leaves(leaves, size, rank);
+    struct tree_node nodes[TREE_DEPTH];
+    uint16_t *at[TREE_DEPTH], *own = alloc(chunk * 2);
+    int count = tree_cover(leaves, (struct tree_node){ s.begin, s.end - s.begin }, nodes);
+    int64_t wrong = 0;
+
+    for (int k = 0; k < count; k++) {
+        at[k] = alloc(size * chunk * 2);
+        for (int64_t i = 0; i < size * chunk; i++)
+            at[k][i] = tree_bf16(nodes[k].first, nodes[k].count, i);
+    }
+    CHECK_OK(comm_reduce_tree_bf16(group, leaves, nodes, (void **)at, count, own, chunk,
+                                   chance));
+    CHECK_OK(sync_queue(group));
+    for (int64_t i = 0; i < chunk; i++)
+        wrong += own[i] != tree_bf16(0, leaves, rank * chunk + i);
+    CHECK_I64(wrong, ==, 0);
+    for (int k = 0; k < count; k++)
+        mem_free(at[k]);
+    mem_free(own);
+}
+
+/* By the short way and by the long one, and again over several segments. */
+static void canonical_sum_of_bf16_has_the_bits_of_the_serial_tree(void)
+{
+    for (int64_t leaves = size; leaves <= 12; leaves++)
+        check_tree_bf16(leaves, 517);
+    check_tree_bf16(4, 300001);
+}
+
+static void everyone_gets_a_chunk_of_everyone(void)
+{
+    for (int i = 0; i < 3; i++) {
+        int64_t chunk = chunks[i], wrong = 0;
+        float *all = alloc(size * chunk * 4), *got = alloc(size * chunk * 4);
+
+        for (int64_t k = 0; k < size * chunk; k++)
+            all[k] = (float)(rank * 1000 + k % 997);
+        CHECK_OK(comm_all_to_all(group, all, got, chunk, KERN_F32));
+        CHECK_OK(sync_queue(group));
+        for (int64_t k = 0; k < size * chunk; k++)
+            wrong +=
+                got[k] != (float)(k / chunk * 1000 + (rank * chunk + k % chunk) % 997);
+        CHECK_I64(wrong, ==, 0);
+        mem_free(all);
+        mem_free(got);
+    }
+}
+
 /* Chunks of several segments, of which the last is short: a cube, and not. */
 static void canonical_sum_of_long_chunks(void)
 {
@@ -601,6 +672,8 @@ static void run_all(void)
     RUN(order_matters_for_these_values);
     RUN(canonical_sum_has_the_bits_of_the_serial_tree);
     RUN(canonical_sum_of_long_chunks);
+    RUN(canonical_sum_of_bf16_has_the_bits_of_the_serial_tree);
+    RUN(everyone_gets_a_chunk_of_everyone);
     RUN(wrong_nodes_are_refused_and_the_group_lives);
     RUN(queued_work_needs_bind);
     RUN(host_collectives_keep_the_order_of_the_queue);

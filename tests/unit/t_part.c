@@ -118,6 +118,29 @@ static void leaves_are_shared_out_evenly(void)
         }
 }
 
+/* Either way each micro-batch has one home, and homes and lists agree. */
+static void every_micro_batch_is_dealt_once(void)
+{
+    for (int32_t size = 1; size <= 9; size++)
+        for (int64_t leaves = size; leaves <= 40; leaves++)
+            for (int deal = PART_RUNS; deal <= PART_ROUNDS; deal++) {
+                int64_t dealt = 0, wrong = 0;
+
+                for (int32_t r = 0; r < size; r++)
+                    for (int64_t i = 0; i < part_leaf_count(deal, leaves, size, r); i++) {
+                        int64_t leaf = part_leaf(deal, leaves, size, r, i);
+                        struct part_home h;
+
+                        if (leaf < 0) continue;
+                        h = part_home(deal, leaves, size, leaf);
+                        wrong += h.rank != r || h.index != i || leaf >= leaves;
+                        dealt++;
+                    }
+                CHECK_I64(dealt, ==, leaves);
+                CHECK_I64(wrong, ==, 0);
+            }
+}
+
 int main(void)
 {
     RUN(spans_tile_the_array);
@@ -126,5 +149,6 @@ int main(void)
     RUN(resharding_loses_nothing);
     RUN(spans_that_do_not_meet_are_empty);
     RUN(leaves_are_shared_out_evenly);
+    RUN(every_micro_batch_is_dealt_once);
     return check_done();
 }

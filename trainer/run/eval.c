@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "trainer/run/exchange.h"
 
-/* Micro-batch `leaf` of a round; labels past the last window are ignored. */
+/* The micro-batch that begins with this window; labels past the last one are ignored. */
 static kr_status load_leaf(struct trainer *t, const struct tokens *data, int64_t window,
                            int64_t windows, double *labels)
 {
@@ -41,6 +41,7 @@ static kr_status eval_leaf(struct trainer *t, double *loss)
     TRY(kern_upload(t->q, t->token, t->token_host, bytes));
     TRY(kern_upload(t->q, t->label, t->label_host, bytes));
     TRY(kern_queue_sync(t->q));
+    shard_forward(t->shard);
     return model_eval(t->model, shard_weights(t->shard), &b, loss);
 }
 
@@ -49,14 +50,15 @@ static kr_status eval_round(struct trainer *t, const struct tokens *data, int64_
                             int64_t windows, double *labels, struct exchange_sums *out)
 {
     const struct settings *s = &t->set;
-    struct span own =
-        part_leaves(settings_leaves(s), comm_size(t->comm), comm_rank(t->comm));
+    enum part_deal deal = shard_deal((int)s->shard);
+    int32_t size = comm_size(t->comm), rank = comm_rank(t->comm);
+    int64_t leaves = settings_leaves(s);
 
-    for (int64_t leaf = own.begin; leaf < own.end; leaf++) {
-        int64_t i = leaf - own.begin;
+    for (int64_t i = 0; i < part_leaf_count(deal, leaves, size, rank); i++) {
+        int64_t leaf = part_leaf(deal, leaves, size, rank, i);
+        int64_t window = leaf < 0 ? windows : round * s->batch + leaf * s->micro_batch;
 
-        TRY(load_leaf(t, data, round * s->batch + leaf * s->micro_batch, windows,
-                      &labels[i]));
+        TRY(load_leaf(t, data, window, windows, &labels[i]));
         TRY(eval_leaf(t, t->loss + i));
     }
     return exchange(t, labels, (struct step_words){ 0 }, false, out, NULL);

@@ -65,7 +65,6 @@ static kr_status own_blocks(struct trainer *t)
 {
     int count;
     const struct shard_own *share = shard_share(t->shard, &count);
-    enum kern_dtype type = kern_device_wide(t->device);
     int64_t at = 0;
 
     memset(t->blocks_host, 0, (size_t)t->block_room * sizeof(double));
@@ -73,7 +72,7 @@ static kr_status own_blocks(struct trainer *t)
         int64_t n = share[u].span.end - share[u].span.begin, blocks = blocks_in(n);
 
         if (n > 0) {
-            TRY(kern_sumsq(t->q, t->blocks + at, kern_mat(share[u].g, 1, n, type)));
+            TRY(kern_sumsq(t->q, t->blocks + at, kern_mat(share[u].g, 1, n, t->grads)));
             TRY(kern_download(t->q, t->blocks_host + at, t->blocks + at,
                               (size_t)blocks * sizeof(double)));
         }
@@ -102,16 +101,15 @@ static const double *row_of(const struct trainer *t, int32_t rank)
 /* Loss and labels in the order of micro-batches. */
 static void sum_leaves(const struct trainer *t, struct exchange_sums *out)
 {
-    int32_t size = comm_size(t->comm);
+    enum part_deal deal = shard_deal((int)t->set.shard);
+    int64_t leaves = settings_leaves(&t->set);
 
-    for (int32_t r = 0; r < size; r++) {
-        struct span own = part_leaves(settings_leaves(&t->set), size, r);
-        const double *loss = row_of(t, r) + WORDS, *labels = loss + leaf_room(t);
+    for (int64_t leaf = 0; leaf < leaves; leaf++) {
+        struct part_home h = part_home(deal, leaves, comm_size(t->comm), leaf);
+        const double *loss = row_of(t, h.rank) + WORDS, *labels = loss + leaf_room(t);
 
-        for (int64_t i = 0; i < own.end - own.begin; i++) {
-            out->loss += loss[i];
-            out->labels += labels[i];
-        }
+        out->loss += loss[h.index];
+        out->labels += labels[h.index];
     }
 }
 
@@ -147,13 +145,14 @@ static kr_status sum_blocks(const struct trainer *t, double *squares)
 
 static void pack(struct trainer *t, const double *labels, struct step_words words)
 {
-    struct span own =
-        part_leaves(settings_leaves(&t->set), comm_size(t->comm), comm_rank(t->comm));
+    int64_t turns =
+        part_leaf_count(shard_deal((int)t->set.shard), settings_leaves(&t->set),
+                        comm_size(t->comm), comm_rank(t->comm));
     double *loss = t->mine + WORDS, *count = loss + leaf_room(t);
 
     t->mine[0] = words.stop;
     t->mine[1] = words.phase;
-    for (int64_t i = 0; i < own.end - own.begin; i++) {
+    for (int64_t i = 0; i < turns; i++) {
         loss[i] = t->loss_host[i];
         count[i] = labels[i];
     }

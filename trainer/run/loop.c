@@ -42,6 +42,7 @@ static void introduce(const struct loop *l, const char *about)
 {
     const struct trainer *t = &l->trainer;
     const struct model_shape *s = &t->shape;
+    struct shard_bytes state = shard_bytes(t->shard);
 
     if (!is_first(l)) return;
     LOG_NOTE("%s", about);
@@ -50,7 +51,7 @@ static void introduce(const struct loop *l, const char *about)
     LOG_NOTE("model %s: %" PRId64 " layers, dim %" PRId64 ", %" PRId64 "/%" PRId64
              " heads, %.2fM parameters; %.0f MiB state, %.0f MiB activations per rank",
              s->family->name, s->layers, s->dim, s->heads, s->kv_heads,
-             (double)t->params.total / 1e6, (double)shard_bytes(t->shard) / 0x1p20,
+             (double)t->params.total / 1e6, (double)shard_bytes_sum(&state) / 0x1p20,
              (double)model_bytes(t->model) / 0x1p20);
     LOG_NOTE("data %s; held out: %s", tokens_describe(t->train),
              t->valid ? tokens_describe(t->valid) : "nothing");

@@ -53,6 +53,8 @@ const struct cfg_field settings_table[] = {
     CFG_INT(S, stop_after, "train.stop_after", "0", 0, 1e15, "save and end at this step, the schedule unchanged; 0: at train.steps"),
     CFG_ONE_OF(S, recompute, "train.recompute", "none", "none|selective|full",
                "activations to make again in the backward, the bits are the same; selective: of norms and activations, full: all but the blocks' inputs"),
+    CFG_ONE_OF(S, grads, "train.grads", "fp32", "fp32|bf16",
+               "sums of gradients are kept in; bf16 is rounded by chance, right in the mean"),
 
     CFG_REAL(S, lr, "optim.lr", "3e-3", 0, 10, "learning rate after warm-up"),
     CFG_REAL(S, min_lr, "optim.min_lr", "3e-4", 0, 10, "learning rate at the end"),
@@ -68,7 +70,7 @@ const struct cfg_field settings_table[] = {
                      "AdamW's moments are kept in; bf16 is half the memory and is rounded by chance, right in the mean"),
     CFG_REAL(S, clip, "optim.clip", "1", 0, 1e9, "largest gradient norm; 0: no clipping"),
 
-    CFG_INT(S, shard, "dist.shard", "1", 0, 1, "ZeRO stage: 0 nothing sharded, 1 optimizer state"),
+    CFG_INT(S, shard, "dist.shard", "1", 0, 3, "ZeRO stage: 0 nothing sharded, 1 optimizer state, 2 gradients too, 3 weights too"),
     CFG_ONE_OF_FIXED(S, reduce, "dist.reduce", "canonical", "canonical|library",
                      "order of gradient sums; canonical: the same bits on any number of ranks"),
     CFG_TEXT(S, backend, "dist.comm", "auto", "auto, self (one rank) or mpi"),
@@ -156,9 +158,10 @@ static kr_status check_device(const struct settings *s)
     if (!row->back[s->precision])
         return KR_FAIL(KR_ERR_ARG, "run.precision = %s does not go with run.device = %s",
                        names[s->precision], s->device);
-    if (s->moments == STORAGE_BF16 && strcmp(s->device, "cpu64") == 0)
-        return KR_FAIL(KR_ERR_ARG, "optim.moments = bf16 does not go with run.device = "
-                                   "cpu64");
+    if (strcmp(s->device, "cpu64") == 0 &&
+        (s->moments == STORAGE_BF16 || s->grads == STORAGE_BF16))
+        return KR_FAIL(KR_ERR_ARG, "%s = bf16 does not go with run.device = cpu64",
+                       s->moments == STORAGE_BF16 ? "optim.moments" : "train.grads");
     return kern_device_check(row->back[s->precision]);
 }
 
@@ -190,6 +193,10 @@ kr_status settings_check(const struct settings *s, int32_t ranks)
     if (s->min_lr > s->lr)
         return KR_FAIL(KR_ERR_ARG, "optim.min_lr = %g is above optim.lr = %g", s->min_lr,
                        s->lr);
+    if (s->grads == STORAGE_BF16 && s->reduce != REDUCE_CANONICAL)
+        return KR_FAIL(KR_ERR_ARG,
+                       "train.grads = bf16 needs dist.reduce = canonical: its rounding "
+                       "belongs to the sums of one tree");
     return check_device(s);
 }
 

@@ -34,7 +34,7 @@ struct settings {
     int64_t data_seed;
 
     int64_t steps, batch, micro_batch, seed, stop_after;
-    int recompute; /* enum model_recompute */
+    int recompute, grads; /* enum model_recompute, enum storage */
 
     double lr, min_lr, decay_share, weight_decay, beta1, beta2, eps, clip;
     int64_t warmup;

@@ -1,156 +1,142 @@
 /*
- * shard.c - flat arrays per unit, their reduction and their publication.
+ * shard.c - a shard's life, who owns what, and the publication of new weights.
  *
- * Every array of a unit is padded to size * chunk elements, so collectives see equal
- * counts; padding and the gaps between parameters are zero from the start and nobody
- * ever writes them, hence they reduce to zero.
+ * Whole arrays are padded to size * chunk elements; padding and the gaps between parameters
+ * are zero from the start and stay so.
  */
-#include "trainer/run/shard.h"
-
-#include <string.h>
+#include "trainer/run/shard_parts.h"
 
 #include "base/mem.h"
-#include "kernels/kernels.h"
 
-struct unit {
-    int64_t len, chunk;     /* elements */
-    char *w;                /* device, what the model computes with */
-    char *master, *m, *v;   /* only what is held, see place() */
-    char *slot[TREE_DEPTH]; /* gradients, wide; slot[0] ends up with the sum */
+/* ---- sizes ------------------------------------------------------------------------ */
+
+struct shard_sizes shard_sizes(const struct shard_config *c, int32_t size, int64_t len)
+{
+    int64_t chunk = part_chunk(len, size), padded = chunk * size;
+
+    return (struct shard_sizes){
+        .chunk = chunk,
+        .padded = padded,
+        .w = c->stage < 3 ? padded : chunk,
+        .held = c->stage == 0 && c->train ? padded : chunk,
+        .slot = c->stage < 2 ? padded : chunk,
+    };
+}
+
+/* Slots that the nodes from `first` on take, each of `step` leaves where that is a node,
+ * until `end`. */
+static int slots_of(int64_t leaves, int64_t first, int64_t end, int64_t step)
+{
     struct tree_node stack[TREE_DEPTH];
-    int depth;                    /* nodes on the stack = slots in use */
-    struct kern_event *computed;  /* compute queue: gradient final */
-    struct kern_event *reduced;   /* comm queue: gradient summed */
-    struct kern_event *updated;   /* compute queue: own weights are new */
-    struct kern_event *published; /* comm queue: all weights are new */
-};
+    int depth = 0, most = 1;
 
-struct shard {
-    const struct params *params;
-    struct comm *comm;
-    struct kern_queue *q;
-    struct kern_device *device;
-    struct shard_config config;
-    struct weights face;
-    struct unit *units;
-    struct shard_own *own, *share;
-    int count;
-    int64_t leaf; /* of the micro-batch that runs */
-    size_t bytes;
-    enum kern_dtype type, wide; /* of the device */
-    bool mixed;                 /* they differ: weights exist twice */
-};
+    while (first < end) {
+        int64_t count = shard_is_node(leaves, step, first) ? step : 1;
 
-/* Elements of a gradient. */
-static struct kern_mat flat(const struct shard *s, void *at, int64_t len)
-{
-    return kern_mat(at, 1, len, s->wide);
-}
-
-static char *shift(char *array, int64_t elements, enum kern_dtype type)
-{
-    return array + (size_t)elements * kern_dtype_bytes(type);
-}
-
-/* A zeroed device array of len elements. */
-static kr_status array(struct shard *s, char **out, int64_t len, enum kern_dtype type,
-                       const char *what)
-{
-    size_t bytes = (size_t)len * kern_dtype_bytes(type);
-    void *at = NULL;
-
-    TRY(kern_alloc(s->device, &at, bytes, what));
-    *out = at;
-    s->bytes += bytes;
-    return kern_fill(s->q, kern_mat(at, 1, len, type), 0);
-}
-
-static int64_t padded(const struct shard *s, const struct unit *u)
-{
-    return u->chunk * comm_size(s->comm);
-}
-
-/* This rank's leaves. */
-static struct span leaves_of(const struct shard *s)
-{
-    return part_leaves(s->config.leaves, comm_size(s->comm), comm_rank(s->comm));
-}
-
-/* ---- weights.h -------------------------------------------------------------------- */
-
-static kr_status acquire(void *self, int unit, void **out)
-{
-    struct shard *s = self;
-
-    TRY(kern_event_wait(s->units[unit].published, s->q));
-    *out = s->units[unit].w;
-    return KR_OK;
-}
-
-static void release(void *self, int unit)
-{
-    (void)self;
-    (void)unit; /* stages 0 and 1 keep all weights */
-}
-
-static bool first_leaf(const struct shard *s) { return s->leaf == leaves_of(s).begin; }
-static bool last_leaf(const struct shard *s) { return s->leaf == leaves_of(s).end - 1; }
-
-static kr_status grads(void *self, int unit, void **out, bool *add)
-{
-    struct shard *s = self;
-    struct unit *u = &s->units[unit];
-    int slot = s->config.canonical ? u->depth : 0;
-
-    if (!u->slot[slot]) TRY(array(s, &u->slot[slot], padded(s, u), s->wide, "gradients"));
-    *out = u->slot[slot];
-    *add = !s->config.canonical && !first_leaf(s);
-    return KR_OK;
-}
-
-/* Put the leaf just computed on the unit's stack; join what belongs together. */
-static kr_status push_leaf(struct shard *s, struct unit *u)
-{
-    int joins = tree_push(u->stack, &u->depth, s->config.leaves,
-                          (struct tree_node){ s->leaf, 1 });
-
-    for (int left = u->depth - 2 + joins; joins > 0; joins--, left--) {
-        struct kern_mat a = flat(s, u->slot[left], u->len);
-
-        TRY(kern_add(s->q, a, a, flat(s, u->slot[left + 1], u->len)));
+        if (depth + 1 > most) most = depth + 1;
+        (void)tree_push(stack, &depth, leaves, (struct tree_node){ first, count });
+        first += count;
     }
-    return KR_OK;
+    return most;
 }
 
-static kr_status start_reduction(struct shard *s, struct unit *u)
+int shard_slots(const struct shard_config *c, int32_t size)
 {
-    char *own = shift(u->slot[0], u->chunk * comm_rank(s->comm), s->wide);
-    void *at[TREE_DEPTH];
+    int most = 1;
 
-    for (int i = 0; i < u->depth; i++)
-        at[i] = u->slot[i];
-    TRY(kern_event_record(u->computed, s->q));
-    TRY(kern_event_wait(u->computed, comm_queue(s->comm)));
-    if (s->config.canonical)
-        TRY(comm_reduce_tree(s->comm, s->config.leaves, u->stack, at, u->depth, own,
-                             u->chunk, s->wide));
-    else
-        TRY(comm_reduce_scatter(s->comm, u->slot[0], own, u->chunk, s->wide));
-    if (s->config.stage == 0)
-        TRY(comm_all_gather(s->comm, own, u->slot[0], u->chunk, s->wide));
-    return kern_event_record(u->reduced, comm_queue(s->comm));
+    if (!c->canonical) return 1;
+    if (shard_deal(c->stage) == PART_ROUNDS)
+        return slots_of(c->leaves, 0, c->leaves, size);
+    for (int32_t r = 0; r < size; r++) {
+        struct span run = part_leaves(c->leaves, size, r);
+        int slots = slots_of(c->leaves, run.begin, run.end, 1);
+
+        if (slots > most) most = slots;
+    }
+    return most;
 }
 
-static kr_status grads_ready(void *self, int unit)
+bool shard_needs_got(const struct shard_config *c, int32_t size)
 {
-    struct shard *s = self;
-    struct unit *u = &s->units[unit];
+    if (!c->canonical || c->stage < 2) return false;
+    for (int64_t first = 0; first < c->leaves; first += size)
+        if (!shard_is_node(c->leaves, size, first)) return true;
+    return false;
+}
 
-    if (s->config.canonical) TRY(push_leaf(s, u));
-    return last_leaf(s) ? start_reduction(s, u) : KR_OK;
+/* A tied embedding's gradient waits for the whole backward, its weights for the head. */
+static bool is_tied(const struct params *p) { return params_find(p, "head.weight") < 0; }
+
+int shard_works(const struct shard_config *c, enum kern_dtype wide,
+                const struct params *p)
+{
+    if (!c->train || (c->stage < 2 && c->grads == wide)) return 0;
+    return 1 + is_tied(p) + (c->stage >= 2);
+}
+
+int shard_pages(const struct shard_config *c, const struct params *p)
+{
+    return c->stage < 3 ? 0 : 2 + is_tied(p);
+}
+
+static int64_t longest(const struct params *p)
+{
+    int64_t most = 0;
+
+    for (int i = 0; i < p->units; i++)
+        if (p->unit_len[i] > most) most = p->unit_len[i];
+    return most;
+}
+
+/* Without training nothing is reduced, and weights stay. */
+static struct shard_config effective(const struct shard_config *c)
+{
+    struct shard_config e = *c;
+
+    if (!e.train && e.stage > 1) e.stage = 1;
+    return e;
+}
+
+struct shard_bytes shard_plan(const struct params *params, int32_t size,
+                              const struct shard_config *config, enum kern_dtype type,
+                              enum kern_dtype wide)
+{
+    struct shard_config c = effective(config);
+    size_t elem = kern_dtype_bytes(type), wide_elem = kern_dtype_bytes(wide);
+    size_t grad_elem = kern_dtype_bytes(c.grads), room = wide_elem;
+    size_t most = (size_t)shard_sizes(&c, size, longest(params)).padded;
+    struct shard_bytes b = { 0 };
+
+    for (int i = 0; i < params->units; i++) {
+        struct shard_sizes z = shard_sizes(&c, size, params->unit_len[i]);
+
+        b.weights += (size_t)z.w * elem;
+        if (type != wide) b.master += (size_t)z.held * wide_elem;
+        if (!c.train) continue;
+        b.moments += 2 * (size_t)z.held * kern_dtype_bytes(c.moments);
+        b.gradients += (size_t)(shard_slots(&c, size) * z.slot) * grad_elem;
+    }
+    if (c.stage >= 2 && c.grads != wide) room += grad_elem;
+    if (shard_needs_got(&c, size)) room += grad_elem;
+    b.moving = most * (room * (size_t)shard_works(&c, wide, params) +
+                       elem * (size_t)shard_pages(&c, params));
+    return b;
 }
 
 /* ---- life ------------------------------------------------------------------------- */
+
+/* A zeroed device array of len elements, counted in *bytes. */
+static kr_status array(struct shard *s, char **out, size_t *bytes, int64_t len,
+                       enum kern_dtype type, const char *what)
+{
+    size_t size = (size_t)len * kern_dtype_bytes(type);
+    void *at = NULL;
+
+    TRY(kern_alloc(s->device, &at, size, what));
+    *out = at;
+    *bytes += size;
+    return kern_fill(s->q, kern_mat(at, 1, len, type), 0);
+}
 
 /* Does each rank hold all optimizer state? */
 static bool keeps_all(const struct shard *s)
@@ -158,31 +144,81 @@ static bool keeps_all(const struct shard *s)
     return s->config.stage == 0 && s->config.train;
 }
 
+static kr_status open_state(struct shard *s, struct unit *u, const struct shard_sizes *z)
+{
+    struct shard_bytes *b = &s->bytes;
+    enum kern_dtype moments = s->config.moments;
+
+    TRY(array(s, &u->w, &b->weights, z->w, s->type, "weights"));
+    if (s->mixed)
+        TRY(array(s, &u->master, &b->master, z->held, s->wide, "master weights"));
+    if (!s->config.train) return KR_OK;
+    TRY(array(s, &u->m, &b->moments, z->held, moments, "first moments"));
+    TRY(array(s, &u->v, &b->moments, z->held, moments, "second moments"));
+    for (int i = 0; i < shard_slots(&s->config, comm_size(s->comm)); i++)
+        TRY(array(s, &u->slot[i], &b->gradients, z->slot, s->config.grads, "gradients"));
+    return KR_OK;
+}
+
 static kr_status open_unit(struct shard *s, int unit)
 {
     struct unit *u = &s->units[unit];
-    struct span own, share;
-    int64_t held;
+    struct shard_sizes z =
+        shard_sizes(&s->config, comm_size(s->comm), s->params->unit_len[unit]);
+    struct span share;
 
     u->len = s->params->unit_len[unit];
-    u->chunk = part_chunk(u->len, comm_size(s->comm));
+    u->chunk = z.chunk;
     share = part_own(u->len, comm_size(s->comm), comm_rank(s->comm));
-    own = keeps_all(s) ? (struct span){ 0, u->len } : share;
-    held = keeps_all(s) ? padded(s, u) : u->chunk;
+    s->share[unit] = (struct shard_own){ .unit = unit, .span = share };
+    s->own[unit] = s->share[unit];
+    if (keeps_all(s)) s->own[unit].span = (struct span){ 0, u->len };
 
     TRY(kern_event_open(&u->computed, s->device));
     TRY(kern_event_open(&u->reduced, s->device));
     TRY(kern_event_open(&u->updated, s->device));
     TRY(kern_event_open(&u->published, s->device));
-    TRY(array(s, &u->w, padded(s, u), s->type, "weights"));
-    if (s->mixed) TRY(array(s, &u->master, held, s->wide, "master weights"));
-    if (s->config.train) {
-        TRY(array(s, &u->m, held, s->config.moments, "first moments"));
-        TRY(array(s, &u->v, held, s->config.moments, "second moments"));
-        TRY(array(s, &u->slot[0], padded(s, u), s->wide, "gradients"));
+    return open_state(s, u, &z);
+}
+
+static kr_status open_works(struct shard *s)
+{
+    int32_t size = comm_size(s->comm);
+    int64_t room = shard_sizes(&s->config, size, longest(s->params)).padded;
+    enum kern_dtype grads = s->config.grads;
+    size_t *bytes = &s->bytes.moving;
+
+    s->works = shard_works(&s->config, s->wide, s->params);
+    for (int i = 0; i < s->works; i++) {
+        struct work *w = &s->work[i];
+
+        w->unit = -1;
+        TRY(array(s, &w->at, bytes, room, s->wide, "a gradient"));
+        if (s->config.stage >= 2 && grads != s->wide)
+            TRY(array(s, &w->narrow, bytes, room, grads, "a gradient to send"));
+        if (shard_needs_got(&s->config, size))
+            TRY(array(s, &w->got, bytes, room, grads, "received gradients"));
     }
-    s->own[unit] = (struct shard_own){ .unit = unit, .span = own };
-    s->share[unit] = (struct shard_own){ .unit = unit, .span = share };
+    return KR_OK;
+}
+
+static kr_status open_pages(struct shard *s)
+{
+    int64_t room = shard_sizes(&s->config, comm_size(s->comm), longest(s->params)).padded;
+
+    s->pages = shard_pages(&s->config, s->params);
+    for (int i = 0; i < s->pages; i++) {
+        struct page *p = &s->page[i];
+
+        p->unit = -1;
+        TRY(kern_event_open(&p->gathered, s->device));
+        TRY(kern_event_open(&p->used, s->device));
+        TRY(array(s, &p->at, &s->bytes.moving, room, s->type, "gathered weights"));
+    }
+    for (int i = 0; i < 2 && s->pages; i++)
+        TRY(mem_alloc(&s->traces[i].unit, (size_t)(SHARD_TRACE * s->count), sizeof(int),
+                      "order of units"));
+    s->trace = &s->traces[0];
     return KR_OK;
 }
 
@@ -191,13 +227,14 @@ static void place(const struct shard *s, struct shard_own *o)
 {
     const struct unit *u = &s->units[o->unit];
     int64_t at = o->span.begin, held = at - s->own[o->unit].span.begin;
+    char *w = shard_shift(u->w, s->config.stage < 3 ? at : held, s->type);
 
-    o->w = s->mixed ? shift(u->master, held, s->wide) : shift(u->w, at, s->type);
-    o->copy = s->mixed ? shift(u->w, at, s->type) : NULL;
+    o->w = s->mixed ? shard_shift(u->master, held, s->wide) : w;
+    o->copy = s->mixed ? w : NULL;
     if (!s->config.train) return;
-    o->g = shift(u->slot[0], at, s->wide);
-    o->m = shift(u->m, held, s->config.moments);
-    o->v = shift(u->v, held, s->config.moments);
+    o->g = shard_shift(u->slot[0], s->config.stage < 2 ? at : held, s->config.grads);
+    o->m = shard_shift(u->m, held, s->config.moments);
+    o->v = shard_shift(u->v, held, s->config.moments);
 }
 
 kr_status shard_open(struct shard **out, const struct params *params, struct comm *c,
@@ -211,11 +248,12 @@ kr_status shard_open(struct shard **out, const struct params *params, struct com
     s->comm = c;
     s->q = q;
     s->device = kern_queue_device(q);
-    s->config = *config;
+    s->config = effective(config);
     s->type = kern_device_type(s->device);
     s->wide = kern_device_wide(s->device);
     s->mixed = s->type != s->wide;
-    s->face = (struct weights){ s, acquire, release, grads, grads_ready };
+    s->face = (struct weights){ s, shard_acquire, shard_release, shard_grads,
+                                shard_grads_ready };
     TRY_OR(st, mem_alloc(&s->units, (size_t)params->units, sizeof *s->units, "units"),
            done);
     TRY_OR(st, mem_alloc(&s->own, (size_t)params->units, sizeof *s->own, "spans"), done);
@@ -227,51 +265,75 @@ kr_status shard_open(struct shard **out, const struct params *params, struct com
         place(s, &s->own[i]);
         place(s, &s->share[i]);
     }
+    TRY_OR(st, open_works(s), done);
+    TRY_OR(st, open_pages(s), done);
     *out = s;
 done:
     if (st != KR_OK) shard_close(s);
     return st;
 }
 
+static void close_unit(struct shard *s, struct unit *u)
+{
+    kern_event_close(u->computed);
+    kern_event_close(u->reduced);
+    kern_event_close(u->updated);
+    kern_event_close(u->published);
+    kern_free(s->device, u->w);
+    kern_free(s->device, u->master);
+    kern_free(s->device, u->m);
+    kern_free(s->device, u->v);
+    for (int k = 0; k < TREE_DEPTH; k++)
+        kern_free(s->device, u->slot[k]);
+}
+
 void shard_close(struct shard *s)
 {
     if (!s) return;
-    for (int i = 0; i < s->count; i++) {
-        struct unit *u = &s->units[i];
-
-        kern_event_close(u->computed);
-        kern_event_close(u->reduced);
-        kern_event_close(u->updated);
-        kern_event_close(u->published);
-        kern_free(s->device, u->w);
-        kern_free(s->device, u->master);
-        kern_free(s->device, u->m);
-        kern_free(s->device, u->v);
-        for (int k = 0; k < TREE_DEPTH; k++)
-            kern_free(s->device, u->slot[k]);
+    for (int i = 0; i < s->count; i++)
+        close_unit(s, &s->units[i]);
+    for (int i = 0; i < SHARD_WORKS; i++) {
+        kern_free(s->device, s->work[i].at);
+        kern_free(s->device, s->work[i].narrow);
+        kern_free(s->device, s->work[i].got);
     }
+    for (int i = 0; i < SHARD_PAGES; i++) {
+        kern_event_close(s->page[i].gathered);
+        kern_event_close(s->page[i].used);
+        kern_free(s->device, s->page[i].at);
+    }
+    mem_free(s->traces[0].unit);
+    mem_free(s->traces[1].unit);
     mem_free(s->units);
     mem_free(s->own);
     mem_free(s->share);
     mem_free(s);
 }
 
-const struct weights *shard_weights(struct shard *s) { return &s->face; }
-size_t shard_bytes(const struct shard *s) { return s->bytes; }
+/* ---- passes ----------------------------------------------------------------------- */
 
-void shard_begin(struct shard *s)
+const struct weights *shard_weights(struct shard *s) { return &s->face; }
+struct shard_bytes shard_bytes(const struct shard *s) { return s->bytes; }
+
+void shard_begin(struct shard *s, int64_t step)
 {
+    s->step = step;
     for (int i = 0; i < s->count; i++)
         s->units[i].depth = 0;
 }
 
-void shard_leaf(struct shard *s, int64_t leaf) { s->leaf = leaf; }
-
-kr_status shard_finish(struct shard *s)
+static void follow(struct shard *s, struct trace *t)
 {
-    for (int i = s->count - 1; i >= 0; i--)
-        TRY(kern_event_wait(s->units[i].reduced, s->q));
-    return KR_OK;
+    t->at = 0;
+    s->trace = t;
+}
+
+void shard_forward(struct shard *s) { follow(s, &s->traces[0]); }
+
+void shard_leaf(struct shard *s, int64_t i)
+{
+    s->turn = i;
+    follow(s, &s->traces[1]);
 }
 
 const struct shard_own *shard_own(const struct shard *s, int *count)
@@ -286,12 +348,14 @@ const struct shard_own *shard_share(const struct shard *s, int *count)
     return s->share;
 }
 
+/* ---- publication ------------------------------------------------------------------ */
+
 /* Chunks of all ranks, in place in a padded array. */
 static kr_status gather(struct shard *s, const struct unit *u, char *all,
                         enum kern_dtype type)
 {
-    return comm_all_gather(s->comm, shift(all, u->chunk * comm_rank(s->comm), type), all,
-                           u->chunk, type);
+    return comm_all_gather(s->comm, shard_shift(all, u->chunk * comm_rank(s->comm), type),
+                           all, u->chunk, type);
 }
 
 /* The model's weights of this rank's share, from loaded master weights. */
@@ -313,6 +377,7 @@ static kr_status publish_unit(struct shard *s, int unit, bool all)
     if (s->config.stage == 0 && !all) return KR_OK;
     if (all) TRY(round_share(s, unit));
     TRY(kern_event_record(u->updated, s->q));
+    if (s->config.stage == 3) return KR_OK; /* acquire gathers */
     TRY(kern_event_wait(u->updated, comm_queue(s->comm)));
     TRY(gather(s, u, u->w, s->type));
     if (all && twice && s->mixed) TRY(gather(s, u, u->master, s->wide));
@@ -328,16 +393,17 @@ static kr_status drop_masters(struct shard *s)
     for (int i = 0; i < s->count; i++) {
         struct unit *u = &s->units[i];
 
-        if (u->master) s->bytes -= (size_t)u->chunk * kern_dtype_bytes(s->wide);
         kern_free(s->device, u->master);
         u->master = NULL;
         s->own[i].w = s->share[i].w = NULL;
     }
+    s->bytes.master = 0;
     return KR_OK;
 }
 
 kr_status shard_publish(struct shard *s, bool all)
 {
+    TRY(shard_forget_pages(s));
     for (int i = 0; i < s->count; i++)
         TRY(publish_unit(s, i, all));
     return s->mixed && !s->config.train ? drop_masters(s) : KR_OK;

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "base/rng.h"
 #include "trainer/data/order.h"
 #include "trainer/run/exchange.h"
 #include "trainer/run/lr.h"
@@ -32,23 +31,41 @@ static kr_status upload_batch(struct trainer *t, struct batch *b)
     return KR_OK;
 }
 
-/* Micro-batch number `leaf` of a step: forward and backward. */
-static kr_status train_leaf(struct trainer *t, int64_t step, int64_t leaf, double *loss)
+/* Sequences of micro-batch number `leaf`; of -1, nothing that counts. */
+static kr_status fill_batch(struct trainer *t, int64_t step, int64_t leaf)
 {
     const struct settings *s = &t->set;
-    struct batch b = { .sequences = s->micro_batch, .seq = s->context };
-    double scale = 1.0 / (double)(s->batch * s->context);
 
-    pulse_phase(t->pulse, PULSE_READING);
-    for (int64_t i = 0; i < s->micro_batch; i++) {
+    for (int64_t i = 0; i < t->rows && leaf < 0; i++) {
+        t->token_host[i] = 0;
+        t->label_host[i] = KERN_IGNORE;
+    }
+    for (int64_t i = 0; i < s->micro_batch && leaf >= 0; i++) {
         int64_t n = step * s->batch + leaf * s->micro_batch + i;
 
         TRY(fill_row(
             t, t->train, i,
             order_first((uint64_t)s->data_seed, tokens_count(t->train), s->context, n)));
     }
+    return KR_OK;
+}
+
+/* This rank's i-th micro-batch of a step: forward and backward. */
+static kr_status train_leaf(struct trainer *t, int64_t step, int64_t i, double *loss,
+                            double *labels)
+{
+    const struct settings *s = &t->set;
+    struct batch b = { .sequences = s->micro_batch, .seq = s->context };
+    double scale = 1.0 / (double)(s->batch * s->context);
+
+    int64_t leaf = part_leaf(shard_deal((int)s->shard), settings_leaves(s),
+                             comm_size(t->comm), comm_rank(t->comm), i);
+
+    *labels = leaf < 0 ? 0 : (double)t->rows;
+    pulse_phase(t->pulse, PULSE_READING);
+    TRY(fill_batch(t, step, leaf));
     TRY(upload_batch(t, &b));
-    shard_leaf(t->shard, leaf);
+    shard_leaf(t->shard, i);
     pulse_phase(t->pulse, PULSE_COMPUTING);
     return model_train(t->model, shard_weights(t->shard), &b, scale, loss);
 }
@@ -64,7 +81,7 @@ static struct kern_mat piece(void *array, int64_t first, int64_t n, enum kern_dt
 static struct kern_round moment_round(const struct settings *s, int unit, int64_t step,
                                       int64_t first)
 {
-    uint64_t key = rng_u64((uint64_t)s->seed, RNG_ROUND, (uint32_t)unit, (uint64_t)step);
+    uint64_t key = shard_round_key((uint64_t)s->seed, step, unit, ROUND_MOMENTS);
 
     return (struct kern_round){ key, 0, first };
 }
@@ -89,7 +106,7 @@ static kr_status update(struct trainer *t, int64_t step, const struct kern_adamw
         if (!par->decay) mine.weight_decay = 0;
         mine.round = moment_round(&t->set, par->unit, step, both.begin);
         TRY(kern_adamw(t->q, piece(o->w, at, n, wide), piece(o->m, at, n, t->moments),
-                       piece(o->v, at, n, t->moments), piece(o->g, at, n, wide),
+                       piece(o->v, at, n, t->moments), piece(o->g, at, n, t->grads),
                        piece(o->copy, at, n, type), &mine));
     }
     return KR_OK;
@@ -125,21 +142,18 @@ kr_status trainer_step(struct trainer *t, int64_t step, struct step_words words,
                        struct step_stats *stats, struct step_words *out)
 {
     const struct settings *s = &t->set;
-    struct span own =
-        part_leaves(settings_leaves(s), comm_size(t->comm), comm_rank(t->comm));
+    int64_t turns = part_leaf_count(shard_deal((int)s->shard), settings_leaves(s),
+                                    comm_size(t->comm), comm_rank(t->comm));
     double places = (double)(s->batch * s->context), to_mean, norm;
     struct exchange_sums sums;
     struct kern_adamw plan;
     double *labels = NULL;
     kr_status st;
 
-    TRY(mem_alloc(&labels, (size_t)(own.end - own.begin), sizeof *labels,
-                  "label counts"));
-    shard_begin(t->shard);
-    for (int64_t leaf = own.begin; leaf < own.end; leaf++) {
-        TRY_OR(st, train_leaf(t, step, leaf, t->loss + (leaf - own.begin)), done);
-        labels[leaf - own.begin] = (double)t->rows;
-    }
+    TRY(mem_alloc(&labels, (size_t)turns, sizeof *labels, "label counts"));
+    shard_begin(t->shard, step);
+    for (int64_t i = 0; i < turns; i++)
+        TRY_OR(st, train_leaf(t, step, i, t->loss + i, &labels[i]), done);
     pulse_phase(t->pulse, PULSE_REDUCING);
     TRY_OR(st, shard_finish(t->shard), done);
     TRY_OR(st, exchange(t, labels, words, true, &sums, out), done);

@@ -25,11 +25,30 @@ static kr_status open_batch(struct trainer *t)
     return kern_alloc(t->device, &t->label, bytes, "a batch of labels");
 }
 
+static enum kern_dtype storage(const struct trainer *t, int setting)
+{
+    return setting == STORAGE_BF16 ? KERN_BF16 : kern_device_wide(t->device);
+}
+
+static kr_status open_shard(struct trainer *t)
+{
+    const struct settings *set = &t->set;
+    struct shard_config config = { .stage = (int)set->shard,
+                                   .canonical = set->reduce == REDUCE_CANONICAL,
+                                   .train = t->training,
+                                   .leaves = settings_leaves(set),
+                                   .moments = storage(t, set->moments),
+                                   .grads = storage(t, set->grads),
+                                   .seed = (uint64_t)set->seed };
+
+    t->moments = config.moments;
+    t->grads = config.grads;
+    return shard_open(&t->shard, &t->params, t->comm, t->q, &config);
+}
+
 kr_status trainer_open(struct trainer *t, const struct settings *set, struct comm *comm,
                        bool training)
 {
-    struct shard_config config = { (int)set->shard, set->reduce == REDUCE_CANONICAL,
-                                   training, settings_leaves(set), KERN_BF16 };
     kr_status st = KR_OK;
 
     *t = (struct trainer){ .set = *set, .comm = comm, .training = training };
@@ -40,11 +59,9 @@ kr_status trainer_open(struct trainer *t, const struct settings *set, struct com
            kern_device_open(&t->device, settings_device(set), comm_local_rank(comm),
                             threads_of(set, comm)),
            done);
-    if (set->moments == STORAGE_FP32) config.moments = kern_device_wide(t->device);
-    t->moments = config.moments;
     TRY_OR(st, kern_queue_open(&t->q, t->device, KERN_QUEUE_COMPUTE), done);
     TRY_OR(st, comm_bind(comm, t->device), done);
-    TRY_OR(st, shard_open(&t->shard, &t->params, comm, t->q, &config), done);
+    TRY_OR(st, open_shard(t), done);
     TRY_OR(st,
            model_open(&t->model, &t->shape, &t->params, t->q, set->micro_batch, training,
                       (enum model_recompute)set->recompute),

@@ -24,7 +24,7 @@ struct trainer {
     struct params params;
     struct comm *comm; /* the caller's */
     struct kern_device *device;
-    enum kern_dtype moments; /* what the optimizer's are kept in */
+    enum kern_dtype moments, grads; /* what sums of gradients and moments are kept in */
     struct kern_queue *q;
     struct shard *shard;
     struct model *model;
