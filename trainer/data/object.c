@@ -40,11 +40,25 @@ int64_t object_count(const cJSON *object, const char *name)
 /* Is there a NUL, as it is or written \u0000? */
 static bool has_nul(const char *text, size_t bytes)
 {
-    for (const char *p = text; (p = strchr(p, '\\')); p += 2) {
-        if (strncmp(p + 1, "u0000", 5) == 0) return true;
-        if (p[1] == '\0') break;
-    }
-    return strlen(text) != bytes;
+    const char *end = text + bytes;
+
+    for (const char *p = text; (p = memchr(p, '\\', (size_t)(end - p))) && p + 2 <= end;
+         p += 2)
+        if (end - p >= 6 && memcmp(p + 1, "u0000", 5) == 0) return true;
+    return memchr(text, 0, bytes) != NULL;
+}
+
+cJSON *object_parse(const char *text, size_t bytes)
+{
+    const char *end = NULL;
+    cJSON *j =
+        has_nul(text, bytes) ? NULL : cJSON_ParseWithLengthOpts(text, bytes, &end, false);
+
+    while (end && end < text + bytes && strchr(" \t\r\n", *end))
+        end++;
+    if (cJSON_IsObject(j) && end == text + bytes) return j;
+    cJSON_Delete(j);
+    return NULL;
 }
 
 kr_status object_read(cJSON **out, const char *path, size_t most_bytes)

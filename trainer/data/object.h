@@ -17,6 +17,10 @@
  * holds NUL, where cJSON would end it. */
 kr_status object_read(cJSON **out, const char *path, size_t most_bytes);
 
+/* Parse a text of `bytes` bytes that lies in memory; NULL: it is no JSON object by itself, or
+ * a string in it holds NUL. */
+cJSON *object_parse(const char *text, size_t bytes);
+
 /* A member; NULL if it is not there or null. */
 const cJSON *object_member(const cJSON *object, const char *name);
 

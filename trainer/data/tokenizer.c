@@ -134,6 +134,30 @@ int32_t tokenizer_end(const struct tokenizer *t)
     return id;
 }
 
+kr_status tokenizer_begin(const struct tokenizer *t, struct ids *out)
+{
+    int32_t end = tokenizer_end(t);
+
+    if (t->before.count) return ids_add(out, t->before.at, t->before.count);
+    return end >= 0 ? ids_add(out, &end, 1) : KR_OK;
+}
+
+int32_t tokenizer_special(const struct tokenizer *t, const char *text, size_t len,
+                          size_t *begin, size_t *end)
+{
+    const struct added_token *hit = NULL;
+    struct pattern_work work = { 0 };
+    kr_status st = added_find(&t->raw, &work, text, len, 0, true, &hit, begin, end);
+
+    pattern_work_free(&work);
+    return st == KR_OK && hit ? hit->id : -1;
+}
+
+size_t tokenizer_id_bytes(const struct tokenizer *t, int32_t id)
+{
+    return id >= 0 && id < t->size && t->list[id].known ? t->list[id].len : 0;
+}
+
 /* ---- encoding --------------------------------------------------------------------------- */
 
 struct encoder {

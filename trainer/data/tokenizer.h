@@ -36,6 +36,17 @@ int32_t tokenizer_find(const struct tokenizer *t, const char *text);
 /* The id that ends a document: the first of the usual names that is there; -1: none. */
 int32_t tokenizer_end(const struct tokenizer *t);
 
+/* Append what stands before a text by itself: the start of the file's template, else the end
+ * token, for what follows it in training begins a document; else nothing. */
+kr_status tokenizer_begin(const struct tokenizer *t, struct ids *out);
+
+/* The first special token in a text, at [begin, end); -1: there is none. */
+int32_t tokenizer_special(const struct tokenizer *t, const char *text, size_t len,
+                          size_t *begin, size_t *end);
+
+/* Bytes that an id adds when it is decoded. */
+size_t tokenizer_id_bytes(const struct tokenizer *t, int32_t id);
+
 /* Where may a text be cut, its parts be encoded one by one, and the ids be the same? */
 enum tokenizer_cut {
     CUT_NOWHERE,

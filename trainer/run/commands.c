@@ -11,6 +11,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "scheduler/exitcode.h"
+#include "trainer/run/init.h"
 #include "trainer/run/loop.h"
 #include "trainer/run/stop.h"
 
@@ -80,19 +81,24 @@ static kr_status check_run(const char *path)
     return KR_FAIL(KR_ERR_ARG, "train: --run %s: %s", path, strerror(error));
 }
 
-static kr_status parse_train(int argc, char **argv, struct train_args *a,
-                             struct settings *set)
+static const struct option train_options[] = { { "run", required_argument, NULL, 'r' },
+                                               { "set", required_argument, NULL, 's' },
+                                               { "help", no_argument, NULL, 'h' },
+                                               { 0 } };
+
+/* The next option, or -1 and at optind a word that is none; false: the end. */
+static bool next_option(int argc, char **argv, int *c)
 {
-    static const struct option options[] = { { "run", required_argument, NULL, 'r' },
-                                             { "set", required_argument, NULL, 's' },
-                                             { "help", no_argument, NULL, 'h' },
-                                             { 0 } };
-    char path[FS_PATH];
+    *c = getopt_long(argc, argv, "+r:s:h", train_options, NULL);
+    return *c != -1 || optind < argc;
+}
+
+static kr_status parse_words(int argc, char **argv, struct train_args *a)
+{
     int c;
 
     opterr = 0;
-    while ((c = getopt_long(argc, argv, "+r:s:h", options, NULL)) != -1 ||
-           optind < argc) {
+    while (next_option(argc, argv, &c)) {
         if (c == 'h') a->help = true;
         if (c == 'r') a->run = optarg;
         if (c == '?')
@@ -103,22 +109,45 @@ static kr_status parse_train(int argc, char **argv, struct train_args *a,
             return KR_FAIL(KR_ERR_ARG, "train: %s: one CONFIG is enough", argv[optind]);
         if (c == -1) a->config = argv[optind++];
     }
-    if (a->help) return KR_OK;
-    if (!a->run || !a->run[0]) return KR_FAIL(KR_ERR_ARG, "train: --run DIR is missing");
-    TRY(check_run(a->run));
-    TRY(cfg_defaults(settings_table, set));
+    return KR_OK;
+}
+
+/* The settings file, then --set, on top of what is there. */
+static kr_status read_settings(int argc, char **argv, const struct train_args *a,
+                               struct settings *set)
+{
+    char path[FS_PATH];
+    int c;
+
     TRY(fs_path(path, "%s/config.ini", a->run));
     if (a->config)
         TRY(cfg_read_file(settings_table, set, a->config));
     else if (fs_exists(path))
         TRY(cfg_read_file(settings_table, set, path));
     optind = 1;
-    while ((c = getopt_long(argc, argv, "+r:s:h", options, NULL)) != -1 ||
-           optind < argc) {
+    while (next_option(argc, argv, &c)) {
         if (c == 's') TRY(cfg_set(settings_table, set, optarg, "--set"));
         if (c == -1) optind++;
     }
     return KR_OK;
+}
+
+static kr_status parse_train(int argc, char **argv, struct train_args *a,
+                             struct settings *set)
+{
+    char init[SETTINGS_TEXT];
+
+    TRY(parse_words(argc, argv, a));
+    if (a->help) return KR_OK;
+    if (!a->run || !a->run[0]) return KR_FAIL(KR_ERR_ARG, "train: --run DIR is missing");
+    TRY(check_run(a->run));
+    TRY(cfg_defaults(settings_table, set));
+    TRY(read_settings(argc, argv, a, set));
+    if (!set->init[0]) return KR_OK;
+    strcpy(init, set->init);
+    TRY(cfg_defaults(settings_table, set));
+    TRY(init_settings(init, a->run, set));
+    return read_settings(argc, argv, a, set);
 }
 
 static void tell_enter(void *pulse, uint64_t number, const char *name)

@@ -1,52 +1,43 @@
 /*
- * eval.c - mean loss on a row of tokens.
+ * eval.c - mean loss on data.
  *
- * Windows follow each other without overlap from the start of the data.  They are dealt
+ * Rows of the data follow each other without overlap from its start.  They are dealt
  * out in rounds that look like steps: each round has the micro-batches of one batch, so
  * the exchange and the order of its sums are those of training.
  */
 #include "base/mem.h"
+#include "trainer/run/batch.h"
 #include "trainer/run/exchange.h"
 
-/* The micro-batch that begins with this window; labels past the last one are ignored. */
-static kr_status load_leaf(struct trainer *t, const struct tokens *data, int64_t window,
+/* The micro-batch that begins with this window; rows past the last one are blank. */
+static kr_status load_leaf(struct trainer *t, const struct dataset *data, int64_t window,
                            int64_t windows, double *labels)
 {
-    int64_t seq = t->set.context;
-
     *labels = 0;
     for (int64_t i = 0; i < t->set.micro_batch; i++) {
-        int64_t n = window + i;
-        int32_t *token = t->token_host + i * seq, *label = t->label_host + i * seq;
+        struct dataset_row row = batch_row(t, i);
+        int64_t here = 0;
 
-        if (n < windows) {
-            TRY(tokens_read(data, n * seq, seq, token));
-            TRY(tokens_read(data, n * seq + 1, seq, label));
-            *labels += (double)seq;
-            continue;
-        }
-        for (int64_t k = 0; k < seq; k++) {
-            token[k] = 0;
-            label[k] = KERN_IGNORE;
-        }
+        if (window + i < windows)
+            TRY(dataset_window(data, window + i, &row, &here));
+        else
+            batch_blank(t, i);
+        *labels += (double)here;
     }
     return KR_OK;
 }
 
-static kr_status eval_leaf(struct trainer *t, double *loss)
+static kr_status eval_leaf(struct trainer *t, const struct dataset *data, double *loss)
 {
-    struct batch b = { t->token, t->label, t->set.micro_batch, t->set.context, NULL };
-    size_t bytes = (size_t)t->rows * sizeof(int32_t);
+    struct batch b;
 
-    TRY(kern_upload(t->q, t->token, t->token_host, bytes));
-    TRY(kern_upload(t->q, t->label, t->label_host, bytes));
-    TRY(kern_queue_sync(t->q));
+    TRY(batch_upload(t, data, &b));
     shard_forward(t->shard);
     return model_eval(t->model, shard_weights(t->shard), &b, loss);
 }
 
 /* One round: windows round * batch ... */
-static kr_status eval_round(struct trainer *t, const struct tokens *data, int64_t round,
+static kr_status eval_round(struct trainer *t, const struct dataset *data, int64_t round,
                             int64_t windows, double *labels, struct exchange_sums *out)
 {
     const struct settings *s = &t->set;
@@ -59,15 +50,15 @@ static kr_status eval_round(struct trainer *t, const struct tokens *data, int64_
         int64_t window = leaf < 0 ? windows : round * s->batch + leaf * s->micro_batch;
 
         TRY(load_leaf(t, data, window, windows, &labels[i]));
-        TRY(eval_leaf(t, t->loss + i));
+        TRY(eval_leaf(t, data, t->loss + i));
     }
     return exchange(t, labels, (struct step_words){ 0 }, false, out, NULL);
 }
 
-kr_status trainer_eval(struct trainer *t, const struct tokens *data, int64_t batches,
+kr_status trainer_eval(struct trainer *t, const struct dataset *data, int64_t batches,
                        double *loss, int64_t *tokens)
 {
-    int64_t windows = (tokens_count(data) - 1) / t->set.context;
+    int64_t windows = dataset_windows(data);
     int64_t rounds = (windows + t->set.batch - 1) / t->set.batch;
     double sum = 0, count = 0, *labels = NULL;
     kr_status st = KR_OK;

@@ -15,8 +15,10 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "trainer/run/best.h"
 #include "trainer/run/report.h"
 #include "trainer/run/resume.h"
+#include "trainer/run/speech.h"
 #include "trainer/run/stop.h"
 
 struct loop {
@@ -26,6 +28,7 @@ struct loop {
     struct trainer trainer;
     struct state state;
     struct ckpt *ckpt;
+    struct best *best;     /* NULL: not asked for */
     struct report *report; /* rank 0 */
     struct pulse *pulse;
     struct step_words *words;
@@ -53,8 +56,8 @@ static void introduce(const struct loop *l, const char *about)
              s->family->name, s->layers, s->dim, s->heads, s->kv_heads,
              (double)t->params.total / 1e6, (double)shard_bytes_sum(&state) / 0x1p20,
              (double)model_bytes(t->model) / 0x1p20);
-    LOG_NOTE("data %s; held out: %s", tokens_describe(t->train),
-             t->valid ? tokens_describe(t->valid) : "nothing");
+    LOG_NOTE("data %s; held out: %s", dataset_describe(t->train),
+             t->valid ? dataset_describe(t->valid) : "nothing");
 }
 
 /* Files of the run, once all that can be refused was checked. */
@@ -67,7 +70,18 @@ static kr_status open_files(struct loop *l)
     if (!is_first(l)) return KR_OK;
     TRY(fs_path(path, "%s/config.ini", l->run));
     TRY(fs_replace(path, l->settings_text, strlen(l->settings_text)));
+    TRY(speech_keep(l->set, l->run));
     return report_open(&l->report, l->set, l->run, &l->trainer.shape, comm_size(l->comm));
+}
+
+/* data.epochs decide how many steps there are. */
+static void count_steps(struct loop *l)
+{
+    struct settings *s = &l->trainer.set;
+    int64_t samples = s->epochs * dataset_epoch(l->trainer.train);
+
+    if (s->epochs > 0) s->steps = (samples + s->batch - 1) / s->batch;
+    l->set = s;
 }
 
 static kr_status open_loop(struct loop *l, const char *about)
@@ -82,15 +96,20 @@ static kr_status open_loop(struct loop *l, const char *about)
     TRY(comm_agree(l->comm, trainer_open(&l->trainer, s, l->comm, true)));
     l->trainer.pulse = l->pulse;
     TRY(trainer_open_data(&l->trainer));
+    count_steps(l);
     introduce(l, about);
     TRY(ckpt_open(&l->ckpt, l->comm, &config));
     pulse_who(l->pulse, ckpt_generation(l->ckpt), comm_rank(l->comm), comm_size(l->comm));
-    return comm_agree(l->comm, state_open(&l->state, &l->trainer));
+    TRY(comm_agree(l->comm, state_open(&l->state, &l->trainer)));
+    return s->ckpt_best && l->trainer.valid
+               ? best_open(&l->best, &l->trainer, l->run, about)
+               : KR_OK;
 }
 
 static void close_loop(struct loop *l)
 {
     ckpt_close(l->ckpt);
+    best_close(l->best);
     state_close(&l->state);
     report_close(l->report);
     trainer_close(&l->trainer);
@@ -137,11 +156,19 @@ static kr_status evaluate(struct loop *l, int64_t step, int64_t batches)
 {
     double loss;
     int64_t tokens;
+    bool kept = false;
 
     if (!l->trainer.valid) return KR_OK;
+    if (l->best) batches = 0; /* losses are compared, so all are of the same data */
     pulse_phase(l->pulse, PULSE_EVALUATING);
     TRY(trainer_eval(&l->trainer, l->trainer.valid, batches, &loss, &tokens));
     report_eval(l->report, step, loss, tokens);
+    if (!l->best) return KR_OK;
+    pulse_phase(l->pulse, PULSE_SAVING);
+    TRY(best_offer(l->best, step, loss, l->settings_text, &kept));
+    if (kept)
+        report_event(l->report, "best", step, "step %" PRId64 " is the best so far",
+                     step);
     return KR_OK;
 }
 
@@ -197,12 +224,14 @@ kr_status loop_train(struct comm *c, const struct settings *set, const char *run
     struct loop l = {
         .comm = c, .set = set, .run = run, .pulse = pulse, .announced = -1
     };
-    int64_t start = 0, end = set->steps;
+    int64_t start = 0, end;
     enum stop_wish wish = STOP_NO;
     kr_status st;
 
-    if (set->stop_after > 0 && set->stop_after < end) end = set->stop_after;
     TRY_OR(st, open_loop(&l, about), done);
+    set = l.set;
+    end = set->stop_after > 0 && set->stop_after < set->steps ? set->stop_after
+                                                              : set->steps;
     pulse_phase(pulse, PULSE_READING);
     TRY_OR(st, resume(l.ckpt, &l.trainer, &l.state, &start), done);
     TRY_OR(st, comm_agree(c, open_files(&l)), done);

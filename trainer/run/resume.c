@@ -85,6 +85,30 @@ static kr_status load(struct ckpt *k, struct trainer *t, const struct state *s,
     return shard_publish(t->shard, true);
 }
 
+/* A new run that starts from the weights of another. */
+static kr_status init_from(struct trainer *t)
+{
+    struct ckpt_config config = { .run = t->set.init, .keep = 1, .read_only = true };
+    struct settings theirs;
+    struct ckpt_info info = { 0 };
+    struct state weights = { 0 };
+    struct ckpt *k = NULL;
+    kr_status st;
+
+    TRY_OR(st, ckpt_open(&k, t->comm, &config), done);
+    TRY_OR(st, resume_settings(k, t->comm, t->set.init, &info, &theirs), done);
+    TRY_OR(st, comm_agree(t->comm, state_open_weights(&weights, t)), done);
+    TRY_OR(st, ckpt_read(k, t->q, &weights.view), done);
+    if (comm_rank(t->comm) == 0)
+        LOG_NOTE("weights of %s, step %" PRId64, info.path, info.step);
+    st = shard_publish(t->shard, true);
+done:
+    mem_free(info.settings);
+    state_close(&weights);
+    ckpt_close(k);
+    return st;
+}
+
 kr_status resume(struct ckpt *k, struct trainer *t, const struct state *s, int64_t *step)
 {
     for (;;) {
@@ -94,7 +118,7 @@ kr_status resume(struct ckpt *k, struct trainer *t, const struct state *s, int64
         TRY(ckpt_next(k, &info));
         if (info.step < 0) {
             *step = 0;
-            return trainer_init(t);
+            return t->set.init[0] ? init_from(t) : trainer_init(t);
         }
         st = load(k, t, s, &info);
         mem_free(info.settings);

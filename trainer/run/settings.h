@@ -8,6 +8,7 @@
 #define TRAIN_SETTINGS_H
 
 #include "base/cfg.h"
+#include "trainer/data/chat.h"
 #include "trainer/model/model.h"
 
 struct comm;
@@ -30,10 +31,13 @@ struct settings {
     int64_t rope_old_context;
 
     char train[SETTINGS_TEXT], valid[SETTINGS_TEXT];
+    char tokenizer[SETTINGS_TEXT];
+    int template; /* of CHAT_CHOICES */
     double held_out;
-    int64_t data_seed;
+    int64_t data_seed, epochs;
 
     int64_t steps, batch, micro_batch, seed, stop_after;
+    char init[SETTINGS_TEXT];
     int recompute, grads; /* enum model_recompute, enum storage */
 
     double lr, min_lr, decay_share, weight_decay, beta1, beta2, eps, clip;
@@ -47,7 +51,7 @@ struct settings {
     char fault[64];
 
     int64_t ckpt_every, ckpt_keep;
-    bool ckpt_async;
+    bool ckpt_async, ckpt_best;
     int64_t eval_every, eval_batches;
 
     char device[16];

@@ -49,9 +49,9 @@ static void name_tensor(const struct trainer *t, int32_t i, int kind,
     out->type = type_of(t, kind);
 }
 
-kr_status state_open(struct state *out, const struct trainer *t)
+static kr_status open_kinds(struct state *out, const struct trainer *t, int used)
 {
-    int count, used = t->training ? KINDS : 1;
+    int count;
     const struct shard_own *share = shard_share(t->shard, &count);
     size_t most = (size_t)(t->params.count * used);
     struct state s = { 0 };
@@ -71,6 +71,16 @@ kr_status state_open(struct state *out, const struct trainer *t)
 done:
     if (st != KR_OK) state_close(&s);
     return st;
+}
+
+kr_status state_open(struct state *out, const struct trainer *t)
+{
+    return open_kinds(out, t, t->training ? KINDS : 1);
+}
+
+kr_status state_open_weights(struct state *out, const struct trainer *t)
+{
+    return open_kinds(out, t, 1);
 }
 
 void state_close(struct state *s)

@@ -19,6 +19,7 @@ struct state {
 
 /* Weights, and if t is training the optimizer's moments.  Valid as long as t. */
 kr_status state_open(struct state *out, const struct trainer *t);
+kr_status state_open_weights(struct state *out, const struct trainer *t); /* only those */
 void state_close(struct state *s);
 
 #endif

@@ -4,48 +4,26 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "trainer/data/order.h"
+#include "trainer/run/batch.h"
 #include "trainer/run/exchange.h"
 #include "trainer/run/lr.h"
 
-/* Sequence number `row` of the micro-batch starts at token `first` of data. */
-static kr_status fill_row(struct trainer *t, const struct tokens *data, int64_t row,
-                          int64_t first)
-{
-    int64_t seq = t->set.context;
-    int32_t *token = t->token_host + row * seq, *label = t->label_host + row * seq;
-
-    TRY(tokens_read(data, first, seq, token));
-    return tokens_read(data, first + 1, seq, label);
-}
-
-static kr_status upload_batch(struct trainer *t, struct batch *b)
-{
-    size_t bytes = (size_t)(b->sequences * b->seq) * sizeof(int32_t);
-
-    TRY(kern_upload(t->q, t->token, t->token_host, bytes));
-    TRY(kern_upload(t->q, t->label, t->label_host, bytes));
-    TRY(kern_queue_sync(t->q));
-    b->token = t->token;
-    b->label = t->label;
-    return KR_OK;
-}
-
 /* Sequences of micro-batch number `leaf`; of -1, nothing that counts. */
-static kr_status fill_batch(struct trainer *t, int64_t step, int64_t leaf)
+static kr_status fill_batch(struct trainer *t, int64_t step, int64_t leaf, double *labels)
 {
     const struct settings *s = &t->set;
 
-    for (int64_t i = 0; i < t->rows && leaf < 0; i++) {
-        t->token_host[i] = 0;
-        t->label_host[i] = KERN_IGNORE;
-    }
-    for (int64_t i = 0; i < s->micro_batch && leaf >= 0; i++) {
-        int64_t n = step * s->batch + leaf * s->micro_batch + i;
+    *labels = 0;
+    for (int64_t i = 0; i < s->micro_batch; i++) {
+        int64_t n = step * s->batch + leaf * s->micro_batch + i, here;
+        struct dataset_row row = batch_row(t, i);
 
-        TRY(fill_row(
-            t, t->train, i,
-            order_first((uint64_t)s->data_seed, tokens_count(t->train), s->context, n)));
+        if (leaf < 0) {
+            batch_blank(t, i);
+            continue;
+        }
+        TRY(dataset_sample(t->train, (uint64_t)s->data_seed, n, &row, &here));
+        *labels += (double)here;
     }
     return KR_OK;
 }
@@ -55,16 +33,14 @@ static kr_status train_leaf(struct trainer *t, int64_t step, int64_t i, double *
                             double *labels)
 {
     const struct settings *s = &t->set;
-    struct batch b = { .sequences = s->micro_batch, .seq = s->context };
     double scale = 1.0 / (double)(s->batch * s->context);
-
     int64_t leaf = part_leaf(shard_deal((int)s->shard), settings_leaves(s),
                              comm_size(t->comm), comm_rank(t->comm), i);
+    struct batch b;
 
-    *labels = leaf < 0 ? 0 : (double)t->rows;
     pulse_phase(t->pulse, PULSE_READING);
-    TRY(fill_batch(t, step, leaf));
-    TRY(upload_batch(t, &b));
+    TRY(fill_batch(t, step, leaf, labels));
+    TRY(batch_upload(t, t->train, &b));
     shard_leaf(t->shard, i);
     pulse_phase(t->pulse, PULSE_COMPUTING);
     return model_train(t->model, shard_weights(t->shard), &b, scale, loss);

@@ -21,7 +21,9 @@ static kr_status open_batch(struct trainer *t)
 
     TRY(mem_alloc(&t->token_host, rows + 1, sizeof(int32_t), "a batch of tokens"));
     TRY(mem_alloc(&t->label_host, rows, sizeof(int32_t), "a batch of labels"));
+    TRY(mem_alloc(&t->start_host, rows, sizeof(int32_t), "a batch of starts"));
     TRY(kern_alloc(t->device, &t->token, bytes, "a batch of tokens"));
+    TRY(kern_alloc(t->device, &t->start, bytes, "a batch of starts"));
     return kern_alloc(t->device, &t->label, bytes, "a batch of labels");
 }
 
@@ -79,12 +81,14 @@ void trainer_close(struct trainer *t)
     exchange_close(t);
     mem_free(t->token_host);
     mem_free(t->label_host);
+    mem_free(t->start_host);
     if (t->device) {
         kern_free(t->device, t->token);
         kern_free(t->device, t->label);
+        kern_free(t->device, t->start);
     }
-    tokens_close(t->train);
-    tokens_close(t->valid);
+    dataset_close(t->train);
+    dataset_close(t->valid);
     model_close(t->model);
     shard_close(t->shard);
     kern_queue_close(t->q);
@@ -92,16 +96,6 @@ void trainer_close(struct trainer *t)
     kern_device_close(t->device);
     params_free(&t->params);
     *t = (struct trainer){ 0 };
-}
-
-static kr_status enough(const struct trainer *t, const struct tokens *data,
-                        const char *key, const char *path)
-{
-    if (tokens_count(data) > t->set.context) return KR_OK;
-    return KR_FAIL(KR_ERR_ARG,
-                   "%s = %s: %" PRId64 " tokens are too few for one sequence of "
-                   "model.context = %" PRId64 " and its last label",
-                   key, path, tokens_count(data), t->set.context);
 }
 
 /* The one default that may be missing on a machine gets advice. */
@@ -117,10 +111,29 @@ static kr_status is_there(const char *path)
                    path);
 }
 
+/* Positions that are learned are those of a row, so there an example begins at its start. */
+static kr_status open_set(struct trainer *t, struct dataset **out, const char *path,
+                          enum tokens_part part)
+{
+    const struct settings *s = &t->set;
+    struct dataset_config c = {
+        .path = path,
+        .part = part,
+        .held_out = part == TOKENS_ALL ? 0 : s->held_out,
+        .vocab = s->vocab,
+        .context = s->context,
+        .tokenizer = s->tokenizer,
+        .template = s->template,
+        .pack = t->shape.family->pos != POS_LEARNED,
+        .ignore = KERN_IGNORE,
+    };
+
+    return dataset_open(out, &c);
+}
+
 static kr_status open_valid(struct trainer *t, const char *path)
 {
-    TRY(tokens_open(&t->valid, path, TOKENS_ALL, 0, t->set.vocab));
-    return enough(t, t->valid, "evaluation data", path);
+    return open_set(t, &t->valid, path, TOKENS_ALL);
 }
 
 static kr_status open_data(struct trainer *t, const char *unused)
@@ -130,13 +143,10 @@ static kr_status open_data(struct trainer *t, const char *unused)
 
     (void)unused;
     TRY(is_there(s->train));
-    TRY(tokens_open(&t->train, s->train, split ? TOKENS_TRAIN : TOKENS_ALL, s->held_out,
-                    s->vocab));
-    TRY(enough(t, t->train, "data.train", s->train));
+    TRY(open_set(t, &t->train, s->train, split ? TOKENS_TRAIN : TOKENS_ALL));
     if (split && s->held_out <= 0) return KR_OK;
     if (!split) return open_valid(t, s->valid);
-    TRY(tokens_open(&t->valid, s->train, TOKENS_HELD_OUT, s->held_out, s->vocab));
-    return enough(t, t->valid, "held out part of data.train", s->train);
+    return open_set(t, &t->valid, s->train, TOKENS_HELD_OUT);
 }
 
 /* Rank 0 looks first, so that what all would say is said once. */

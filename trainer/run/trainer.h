@@ -13,7 +13,7 @@
 #define TRAIN_TRAINER_H
 
 #include "scheduler/pulse.h"
-#include "trainer/data/tokens.h"
+#include "trainer/data/dataset.h"
 #include "trainer/model/model.h"
 #include "trainer/run/settings.h"
 #include "trainer/run/shard.h"
@@ -28,17 +28,18 @@ struct trainer {
     struct kern_queue *q;
     struct shard *shard;
     struct model *model;
-    struct tokens *train, *valid;
+    struct dataset *train, *valid;
     struct pulse *pulse; /* the caller's; NULL: nobody watches */
     bool training;
     int64_t rows;  /* tokens in a micro-batch */
     double waited; /* seconds that exchanges have waited for other ranks */
 
-    int32_t *token_host, *label_host, *token, *label; /* one micro-batch; host, device */
-    double *loss_host, *loss;                         /* one for each own micro-batch */
-    double *blocks_host, *blocks; /* sums of squares of own gradient */
-    int64_t block_room;           /* blocks of one rank, the same on all */
-    double *mine, *all;           /* the exchange: one row per rank */
+    int32_t *token_host, *label_host, *start_host; /* one micro-batch; host */
+    int32_t *token, *label, *start;                /* device */
+    double *loss_host, *loss;                      /* one for each own micro-batch */
+    double *blocks_host, *blocks;                  /* sums of squares of own gradient */
+    int64_t block_room; /* blocks of one rank, the same on all */
+    double *mine, *all; /* the exchange: one row per rank */
 };
 
 /* What one step tells. */
@@ -61,8 +62,8 @@ kr_status trainer_open(struct trainer *t, const struct settings *set, struct com
                        bool training);
 void trainer_close(struct trainer *t); /* a zeroed one is fine */
 
-/* [collective] Open data.train and what evaluation reads.  KR_ERR_ARG as tokens_open, or
- * too few tokens for one sequence. */
+/* [collective] Open data.train and what evaluation reads.  KR_ERR_ARG as
+ * dataset_open. */
 kr_status trainer_open_data(struct trainer *t);
 /* [collective] Only what evaluation reads, all of `path`. */
 kr_status trainer_open_valid(struct trainer *t, const char *path);
@@ -78,7 +79,7 @@ kr_status trainer_step(struct trainer *t, int64_t step, struct step_words words,
 
 /* [collective] Mean loss over the first windows of `data`, at most `batches` batches of
  * train.batch sequences (0: all).  *tokens (may be NULL): how many labels. */
-kr_status trainer_eval(struct trainer *t, const struct tokens *data, int64_t batches,
+kr_status trainer_eval(struct trainer *t, const struct dataset *data, int64_t batches,
                        double *loss, int64_t *tokens);
 
 #endif
