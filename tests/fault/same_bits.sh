@@ -57,14 +57,22 @@ check every_checkpoint_of_four_ranks_is_that_of_one all_steps_alike
 same_tensors() { "$kilorank" ckpt diff "$work/four" "$work/reference" >"$work/out" 2>&1; }
 check no_tensor_differs same_tensors
 
-# The other family, with what it alone has: biases, learned positions, tied head.
-train 0 "$work/gpt2" --set model.family=gpt2 --set model.kv_heads=0
-llama=$want want=$(hash_of "$work/gpt2")
-same gpt2_on_two_ranks 2 --set model.family=gpt2 --set model.kv_heads=0
-same gpt2_on_three_guarded_ranks 3 --set model.family=gpt2 --set model.kv_heads=0 --set run.device=guard
+# Other families, with what they alone have: biases, learned positions, tied heads; a norm of
+# the embedding, whose gradient meets that of the head in one unit; sandwich norms.
+llama=$want
+family() { # family NAME [ARGUMENT...]
+    local name=$1
+    shift
+    train 0 "$work/$name" --set model.family="$name" "$@"
+    want=$(hash_of "$work/$name")
+    check "${name}_is_another_hash_than_llama" [ "$want" != "$llama" ]
+    same "${name}_on_three_guarded_ranks" 3 --set model.family="$name" --set run.device=guard "$@"
+}
+family gpt2 --set model.kv_heads=0
+family bloom --set model.kv_heads=0 --set train.steps=10
+family glm4 --set train.steps=10
 
 # And a hash that tells runs apart.
-check another_family_is_another_hash [ "$want" != "$llama" ]
 train 0 "$work/seed" --set train.seed=2
 check another_seed_is_another_hash [ "$(hash_of "$work/seed")" != "$llama" ]
 train 0 "$work/order" --set data.seed=2

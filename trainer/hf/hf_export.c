@@ -275,17 +275,10 @@ static void gather(const struct export *x, const struct hf_entry *e, int64_t at,
     }
 }
 
-static const struct hf_entry *find_entry(const struct export *x, const char *name)
-{
-    for (int32_t i = 0; i < x->plan.count; i++)
-        if (strcmp(x->plan.list[i].name, name) == 0) return &x->plan.list[i];
-    return NULL;
-}
-
 static kr_status write_tensor(struct export *x, struct st_writer *w,
                               const struct st_tensor *t)
 {
-    const struct hf_entry *e = find_entry(x, t->name);
+    const struct hf_entry *e = hf_plan_find(&x->plan, t->name);
     int64_t total = hf_entry_elements(e);
 
     TRY(read_lines(x, e));

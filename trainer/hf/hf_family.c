@@ -106,7 +106,7 @@ static const struct hf_key llama_keys[] = {
     NEED("num_hidden_layers", NULL, layers),      NEED("hidden_size", NULL, dim),
     NEED("num_attention_heads", NULL, heads),     MAY("num_key_value_heads", NULL, kv_heads),
     MAY("head_dim", NULL, head_dim),              NEED("intermediate_size", NULL, ffn),
-    NEED("vocab_size", NULL, vocab),              NEED("max_position_embeddings", NULL, context),
+    NEED("vocab_size", NULL, vocab),              NEED("max_position_embeddings", "max_sequence_length", context),
     REAL("rms_norm_eps", NULL, norm_eps),         { 0 } };
 
 static const struct hf_must llama_must[] = {

@@ -21,6 +21,7 @@
 #include "trainer/hf/hf_config.h"
 #include "trainer/hf/hf_origin.h"
 #include "trainer/hf/hf_output.h"
+#include "trainer/hf/hf_table.h"
 #include "trainer/run/commands.h"
 #include "trainer/run/options.h"
 
@@ -127,15 +128,6 @@ static kr_status read_settings(struct import *m)
 
 /* ---- every tensor is accounted for -------------------------------------------------------- */
 
-static const char *shape_text(const struct hf_entry *e, char *out, size_t room)
-{
-    if (e->dims == 2)
-        snprintf(out, room, "%" PRId64 " x %" PRId64, e->shape[0], e->shape[1]);
-    else
-        snprintf(out, room, "%" PRId64, e->shape[0]);
-    return out;
-}
-
 static bool has_shape(const struct st_tensor *t, const struct hf_entry *e)
 {
     return t->dims == e->dims && t->shape[0] == e->shape[0] &&
@@ -146,7 +138,7 @@ static kr_status check_entry(const struct import *m, const struct hf_entry *e)
 {
     const struct st_file *file;
     const struct st_tensor *t = st_folder_find(&m->stored, e->name, &file);
-    char want[48];
+    char want[HF_SHAPE_TEXT];
 
     if (!t && e->copy) return KR_OK;
     if (!t) return KR_FAIL(KR_ERR_DATA, "%s: has no tensor %s", m->from, e->name);
@@ -155,14 +147,7 @@ static kr_status check_entry(const struct import *m, const struct hf_entry *e)
                        t->name, st_type_name(t->type));
     if (has_shape(t, e)) return KR_OK;
     return KR_FAIL(KR_ERR_DATA, "%s: %s: its shape is not %s, which config.json asks for",
-                   file->path, t->name, shape_text(e, want, sizeof want));
-}
-
-static bool is_planned(const struct import *m, const char *name)
-{
-    for (int32_t i = 0; i < m->plan.count; i++)
-        if (strcmp(m->plan.list[i].name, name) == 0) return true;
-    return false;
+                   file->path, t->name, hf_shape_text(e, want));
 }
 
 static kr_status check_nothing_else(const struct import *m)
@@ -171,7 +156,7 @@ static kr_status check_nothing_else(const struct import *m)
         for (int32_t i = 0; i < m->stored.files[f].header.count; i++) {
             const char *name = m->stored.files[f].header.list[i].name;
 
-            if (!is_planned(m, name) && !hf_is_buffer(name))
+            if (!hf_plan_find(&m->plan, name) && !hf_is_buffer(name))
                 return KR_FAIL(KR_ERR_DATA, "%s: %s: no such tensor is in this model",
                                m->stored.files[f].path, name);
         }
@@ -374,68 +359,7 @@ static kr_status write_rest(const struct import *m)
     return st == KR_OK ? fs_fsync_dir(path) : st;
 }
 
-/* ---- the table -------------------------------------------------------------------------- */
-
-/* A name of the tables, with '*' for the block. */
-static void put_starred(struct mem_text *t, const char *name)
-{
-    const char *hole = strstr(name, "%d");
-
-    if (hole)
-        mem_printf(t, "%.*s*%s", (int)(hole - name), name, hole + 2);
-    else
-        mem_printf(t, "%s", name);
-}
-
-static void print_columns(const char *tensor, const char *times, const char *parameter,
-                          const char *shape, const char *dtype, const char *layout)
-{
-    printf("%-56s %-6s %-34s %-15s %-5s%s%s\n", tensor, times, parameter, shape, dtype,
-           *layout ? " " : "", layout);
-}
-
-/* `count` tensors of one row of the family's table, from number `first` on. */
-static void print_row(const struct import *m, int32_t first, int32_t count)
-{
-    static const char *const parts[] = { "", " (q)", " (k)", " (v)", " (gate)", " (up)" };
-    static const char *const layouts[] = { "", "(in, out)", "q, k, v by head" };
-    const struct hf_entry *e = &m->plan.list[first];
-    const struct st_file *file;
-    const struct st_tensor *t = st_folder_find(&m->stored, e->name, &file);
-    struct mem_text theirs = { 0 }, ours = { 0 };
-    char shape[48], times[16] = "";
-
-    if (!t) return; /* a copy that is not there */
-    if (strstr(e->row->theirs, "%d")) snprintf(times, sizeof times, "x %d", count);
-    if (m->prefix && !e->row->bare)
-        mem_printf(&theirs, "%s", hf_families[m->set.family].prefix);
-    put_starred(&theirs, e->row->theirs);
-    put_starred(&ours, e->copy ? "embed.token (a copy)" : e->row->ours);
-    mem_printf(&ours, "%s", e->copy ? "" : parts[e->row->part]);
-    if (!theirs.failed && !ours.failed)
-        print_columns(theirs.at, times, ours.at, shape_text(e, shape, sizeof shape),
-                      st_type_name(t->type), layouts[e->row->layout]);
-    mem_text_free(&theirs);
-    mem_text_free(&ours);
-}
-
-static void print_table(const struct import *m)
-{
-    int32_t buffers = 0;
-
-    printf("%-56s %-6s %-32s %-15s %-5s %s\n", "tensor", "", "parameter", "shape",
-           "dtype", "layout");
-    for (int32_t i = 0, end; i < m->plan.count; i = end) {
-        for (end = i;
-             end < m->plan.count && m->plan.list[end].row == m->plan.list[i].row;)
-            end++;
-        print_row(m, i, end - i);
-    }
-    for (int32_t f = 0; f < m->stored.count; f++)
-        for (int32_t i = 0; i < m->stored.files[f].header.count; i++)
-            buffers += !is_planned(m, m->stored.files[f].header.list[i].name);
-    if (buffers) printf("%d masks and frequencies were ignored\n", buffers);
-}
+/* ---- the command ------------------------------------------------------------------------ */
 
 static void print_model(const struct import *m)
 {
@@ -454,8 +378,6 @@ static void print_model(const struct import *m)
            m->stored.count, m->stored.count == 1 ? "" : "s", m->args->output);
 }
 
-/* ---- the command ------------------------------------------------------------------------ */
-
 static kr_status import_model(struct import *m)
 {
     kr_status st;
@@ -468,7 +390,8 @@ static kr_status import_model(struct import *m)
     st = write_checkpoint(m);
     if (st == KR_OK) st = write_rest(m);
     TRY(hf_output_end(&m->out, st));
-    print_table(m);
+    hf_table_print(&m->plan, &m->stored,
+                   m->prefix ? hf_families[m->set.family].prefix : "");
     print_model(m);
     return KR_OK;
 }

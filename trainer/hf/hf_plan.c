@@ -83,6 +83,13 @@ void hf_plan_free(struct hf_plan *p)
     *p = (struct hf_plan){ 0 };
 }
 
+const struct hf_entry *hf_plan_find(const struct hf_plan *p, const char *name)
+{
+    for (int32_t i = 0; i < p->count; i++)
+        if (strcmp(p->list[i].name, name) == 0) return &p->list[i];
+    return NULL;
+}
+
 int64_t hf_entry_elements(const struct hf_entry *e) { return e->lines * e->width; }
 
 struct hf_run hf_entry_run(const struct hf_entry *e, int64_t at, int64_t most)

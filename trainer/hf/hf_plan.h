@@ -32,6 +32,9 @@ kr_status hf_plan_build(struct hf_plan *out, int family, const struct params *pa
                         const struct model_shape *shape, bool prefix);
 void hf_plan_free(struct hf_plan *p);
 
+/* NULL: there is none of this name. */
+const struct hf_entry *hf_plan_find(const struct hf_plan *p, const char *name);
+
 int64_t hf_entry_elements(const struct hf_entry *e);
 
 /* Stored elements from `at` on, as many as lie `stride` apart in ours, at most `most`:
