@@ -6,24 +6,32 @@
  * works as MPI users expect.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "checkpoints/tool.h"
+#include "scheduler/agent.h"
+#include "scheduler/client.h"
 #include "scheduler/exitcode.h"
+#include "scheduler/launch.h"
 #include "trainer/data/prepare.h"
 #include "trainer/data/tokenizer_tool.h"
 
 static const struct command {
-    const char *name, *help;
+    const char *name, *help;           /* help NULL: not for people */
     int (*run)(int argc, char **argv); /* NULL: the worker does it */
 } commands[] = {
     { "train", "train a model, or go on with a run", NULL },
+    { "launch", "train on many ranks, and keep it going after faults", launch_main },
+    { "status", "what a launched run is doing", status_main },
+    { "stop", "save a launched run and end it", stop_main },
     { "eval", "loss and perplexity of a checkpoint on tokens", NULL },
     { "generate", "let a checkpoint write text", NULL },
     { "import", "a model of Hugging Face's to a run", NULL },
@@ -32,6 +40,8 @@ static const struct command {
     { "tokenizer", "learn, try and inspect tokenizers", tokenizer_tool_main },
     { "ckpt", "list, verify, show, hash, diff, prune checkpoints", ckpt_tool_main },
     { "bench", "measure this machine", NULL },
+    { "agent", NULL, agent_main },
+    { "rsh", NULL, rsh_main },
 };
 enum { COMMANDS = sizeof commands / sizeof *commands, NAME = 32 };
 
@@ -41,10 +51,12 @@ static void help(FILE *out)
           "Train transformers on MPI ranks, with the same bits after any fault.\n\n",
           out);
     for (size_t i = 0; i < COMMANDS; i++)
-        fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
+        if (commands[i].help)
+            fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
     fputs("\n  kilorank COMMAND --help    more on one of them\n"
           "  kilorank --version\n\n"
-          "  mpirun -np 2 kilorank train --run runs/first\n",
+          "  mpirun -np 2 kilorank train --run runs/first\n"
+          "  kilorank launch --run runs/first -n 2\n",
           out);
 }
 
@@ -118,6 +130,8 @@ static int run_worker(int argc, char **argv)
     if (strcmp(device, "cuda") == 0 ||
         (strcmp(device, "auto") == 0 && fs_exists(cuda) && fs_exists("/dev/nvidia0")))
         worker = cuda;
+    /* a rank does not outlive what started it: an agent's word that all are gone holds */
+    if (getenv("KILORANK_SUPERVISED")) prctl(PR_SET_PDEATHSIG, SIGKILL);
     /* GNU OpenMP's threads spin 300,000 rounds before they sleep; where cores are shared
      * that makes small steps 30 times slower (docs/speed.md), so they give up sooner. */
     setenv("GOMP_SPINCOUNT", "4000", 0);

@@ -60,7 +60,10 @@ static void fold(struct journal_past *p, const cJSON *j)
     p->is_over = strcmp(event, "end") == 0;
     if (p->is_over) p->code = (int32_t)number(j, "code", 0);
     if (step > p->step) p->step = step;
-    if (generation > p->generation) p->generation = generation;
+    if (generation > p->generation) {
+        p->generation = generation;
+        p->ranks = (int32_t)number(j, "ranks", 0);
+    }
     p->end_time = (double)number(j, "time", 0);
 }
 

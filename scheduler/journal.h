@@ -9,13 +9,14 @@
  *   {"time": 1790000000.5, "event": "start", "generation": 3, "ranks": 8, ...}
  *
  *   event     members beside time (seconds since 1970, for people)
- *   launch    run (its id), ranks (wanted), host, pid
+ *   launch    run (its id), ranks_wanted, host, pid
  *   node      node, state (up, lost, bad, back), why
  *   start     generation, ranks, nodes, rung, why
  *   running   generation, step: the first one done; recovery_s since the fault
  *   adopted   generation: found running by a supervisor that was started again
  *   fault     generation, kind, node, rank, step, detect_s, why
  *   slow      node, rank, why
+ *   regroup   why: ranks are asked to save, to start again on other nodes
  *   stop      why
  *   end       code, step, why
  */
@@ -34,6 +35,7 @@ enum { JOURNAL_RUN_ID = 20, JOURNAL_LINE = 256 };
 struct journal_past {
     char run[JOURNAL_RUN_ID]; /* empty: a new run */
     int64_t generation;       /* newest that was started; 0: none */
+    int32_t ranks;            /* of that generation */
     int64_t step;             /* furthest step that was told; -1: none */
     int64_t faults;
     bool is_over;    /* the last thing said was `end` */

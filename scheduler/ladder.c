@@ -90,12 +90,14 @@ void ladder_next(const struct ladder_view *v, struct ladder_move *out)
     else if (!v->node_lost && v->attempts >= v->attempts_max)
         move(out, LADDER_END, EXIT_CRASH_LOOP, "%d attempts brought no new step",
              v->attempts);
+    else if (fit >= v->ranks_min && v->ranks == 0)
+        move(out, LADDER_FIRST, 0, "%d of %d ranks have a place", fit, v->ranks_wanted);
     else if (fit >= v->ranks_min && v->missing == 0)
         move(out, LADDER_AGAIN, 0, "all nodes are there");
     else if (fit >= v->ranks_min && v->missing <= v->spares)
         move(out, LADDER_SPARE, 0, "%d of %d spare nodes for %d that %s lost", v->missing,
              v->spares, v->missing, v->missing == 1 ? "is" : "are");
-    else if (fit >= v->ranks_min && v->ranks > 0)
+    else if (fit >= v->ranks_min)
         move(out, LADDER_FEWER, 0, "no spare node is left: %d ranks instead of %d", fit,
              v->ranks);
     else if (can_wait)

@@ -3,6 +3,7 @@
  *
  * Pure: a view of what is there goes in, a move comes out, with the reason in words.
  *
+ *   first    nothing has run yet
  *   again    the same nodes; the ranks take the newest whole snapshot in memory
  *   spare    spares take the places of lost nodes
  *   fewer    the nodes that are left, same global batch: with canonical sums the same bits
@@ -27,6 +28,7 @@ enum { LADDER_WHY = 192 };
 
 /* clang-format off */
 #define LADDER_RUNG_MAP(X)        \
+    X(LADDER_FIRST,   "first")    \
     X(LADDER_AGAIN,   "again")    \
     X(LADDER_SPARE,   "spare")    \
     X(LADDER_FEWER,   "fewer")    \

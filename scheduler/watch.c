@@ -270,12 +270,16 @@ double watch_patience(const struct watch *w)
     return most;
 }
 
-/* Who has entered fewer collectives than others keeps them waiting; if all have entered
- * as many, whoever has not left what another one has. */
+/* A stopped process is the culprit.  Else who has entered fewer collectives than others
+ * keeps them waiting; if all have entered as many, whoever has not left what another one
+ * has. */
 static int32_t culprit(const struct watch *w, const char **how)
 {
     int32_t least_in = 0, most_in = 0, least_out = 0, most_out = 0;
 
+    *how = "is stopped";
+    for (int32_t r = 0; r < w->size; r++)
+        if (w->ranks[r].last.state == 'T' || w->ranks[r].last.state == 't') return r;
     for (int32_t r = 1; r < w->size; r++) {
         const struct wire_rank *is = &w->ranks[r].last;
 

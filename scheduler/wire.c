@@ -206,8 +206,9 @@ static void code_hello(struct coder *c, struct wire_message *m)
     code_i64(c, &h->generation);
     code_i64(c, &h->pid);
     code_u8(c, &h->is_head);
+    code_i32(c, &h->place);
+    code_i32(c, &h->ranks);
     code_text(c, h->node, sizeof h->node);
-    code_text(c, h->run, sizeof h->run);
     code_text(c, h->trouble, sizeof h->trouble);
     code_i32(c, &h->cores);
     code_u64(c, &h->memory);
@@ -217,6 +218,7 @@ static void code_prepare(struct coder *c, struct wire_message *m)
 {
     code_i64(c, &m->prepare.generation);
     code_i32(c, &m->prepare.ranks);
+    code_i32(c, &m->prepare.place);
     code_list(c, &m->prepare.environment);
     if (m->prepare.ranks < 0 || m->prepare.ranks > WIRE_RANKS) c->bad = true;
 }
@@ -260,6 +262,7 @@ static void code_rank(struct coder *c, struct wire_rank *r)
     code_i32(c, &r->phase);
     code_i32(c, &r->exit_code);
     code_u8(c, &r->is_alive);
+    code_u8(c, &r->state);
     code_i64(c, &r->pid);
     code_i64(c, &r->step);
     code_f64(c, &r->age);

@@ -78,8 +78,8 @@ struct wire_hello {
     int64_t generation; /* running here; 0: none */
     int64_t pid;
     uint8_t is_head;         /* mpirun of that generation runs here */
+    int32_t place, ranks;    /* of this node in that generation */
     char node[WIRE_NAME];    /* as the supervisor calls it */
-    char run[WIRE_NAME];     /* id of the run */
     char trouble[WIRE_TEXT]; /* what the node check found; empty: well */
     int32_t cores;
     uint64_t memory; /* bytes that are free */
@@ -89,6 +89,7 @@ struct wire_hello {
 struct wire_prepare {
     int64_t generation; /* 0: end everything, prepare nothing */
     int32_t ranks;      /* that will run here */
+    int32_t place;      /* of this node among those with ranks */
     struct wire_list environment;
 };
 
@@ -124,6 +125,7 @@ struct wire_ended {
 struct wire_rank {
     int32_t rank, phase, exit_code;
     uint8_t is_alive; /* its process is there */
+    uint8_t state;    /* of the process, the letter of /proc: 'T' is stopped; 0: none */
     int64_t pid, step;
     double age; /* seconds since it last changed anything */
     uint64_t entered, left;

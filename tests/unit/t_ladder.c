@@ -119,6 +119,8 @@ static void a_run_that_has_not_begun_waits_for_all(void)
     v.slots_up = 4;
     v.ranks_min = 8;
     CHECK_I64(rung_of(&v), ==, LADDER_WAIT);
+    v.slots_up = 8;
+    CHECK_I64(rung_of(&v), ==, LADDER_FIRST);
 }
 
 int main(void)

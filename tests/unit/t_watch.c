@@ -168,6 +168,25 @@ static void a_hang_is_noticed_in_two_steps_and_five_seconds(void)
     CHECK(strstr(v.why, "has not entered") != NULL);
 }
 
+static void a_stopped_process_is_the_culprit(void)
+{
+    build(1);
+    (void)until(WATCH_SLOW, 20);
+    beat.generation = 1;
+    beat.count = PER_NODE;
+    for (int s = 0; s < 20 && v.kind != WATCH_STUCK; s++) {
+        now += 1;
+        for (int32_t i = 0; i < PER_NODE; i++) {
+            beat.ranks[i] = state(i, 0);
+            beat.ranks[i].state = i == 6 ? 'T' : 'R';
+        }
+        watch_beat(&w, 0, &beat, now);
+        watch_judge(&w, now, &v);
+    }
+    CHECK_I64(v.rank, ==, 6);
+    CHECK(strstr(v.why, "stopped") != NULL);
+}
+
 static void slow_steps_are_no_hang(void)
 {
     build(1);
@@ -277,6 +296,7 @@ int main(void)
     RUN(a_silent_node_is_lost_in_five_seconds);
     RUN(time_that_was_lost_here_is_no_silence);
     RUN(a_hang_is_noticed_in_two_steps_and_five_seconds);
+    RUN(a_stopped_process_is_the_culprit);
     RUN(slow_steps_are_no_hang);
     RUN(the_first_step_may_take_long);
     RUN(ranks_that_never_start_are_a_fault);

@@ -1,0 +1,142 @@
+/*
+ * supervisor.h - keeps a run alive: starts agents on its nodes and ranks through them,
+ * watches, and after a fault takes the ladder's next rung.
+ *
+ * One thread, one libuv loop, no MPI.  It decides with the pure parts (nodes.h, watch.h,
+ * ladder.h) and does here; what it did is in the journal first.  It may be killed at any
+ * moment: ranks and agents go on, and the next `launch` adopts them.
+ *
+ *   phase    waits for                                     limit
+ *   ADOPT    agents of a supervisor that is gone           a few seconds
+ *   GATHER   enough nodes                                  wait_seconds
+ *   PAUSE    the back-off                                  ladder.h
+ *   CLEAR    all nodes: nothing older lives there          clear_seconds, then a node is lost
+ *   RUN      the end, or a fault                           watch.h
+ *   REGAIN   a node whose connection broke                 regain_seconds, then it is lost
+ *   END      agents to leave                               end_seconds
+ */
+#ifndef SCHED_SUPERVISOR_H
+#define SCHED_SUPERVISOR_H
+
+#include <uv.h>
+
+#include "base/fs.h"
+#include "scheduler/address.h"
+#include "scheduler/journal.h"
+#include "scheduler/ladder.h"
+#include "scheduler/link.h"
+#include "scheduler/nodes.h"
+#include "scheduler/watch.h"
+
+enum { SUP_SIGNALS = 5, SUP_ASKERS = 16 };
+
+/* clang-format off */
+#define SUP_PHASE_MAP(X)            \
+    X(SUP_ADOPT,  "adopting")       \
+    X(SUP_GATHER, "gathering")      \
+    X(SUP_PAUSE,  "backing off")    \
+    X(SUP_CLEAR,  "starting")       \
+    X(SUP_RUN,    "running")        \
+    X(SUP_REGAIN, "regaining")      \
+    X(SUP_END,    "ending")
+/* clang-format on */
+
+enum sup_phase {
+#define X(name, text) name,
+    SUP_PHASE_MAP(X)
+#undef X
+};
+
+enum sup_stop { SUP_STOP_NO, SUP_STOP_DONE, SUP_STOP_REQUEUE };
+
+/* How agents come to nodes. */
+enum sup_start { SUP_FORK, SUP_SSH, SUP_SRUN, SUP_COMMAND };
+
+struct sup_config {
+    char run[FS_PATH], program[FS_PATH],
+        folder[FS_PATH];       /* absolute; folder: of launch */
+    const char *hostfile;      /* NULL: nodes are given, and stay */
+    const char *agent_command; /* in place of ssh; SUP_COMMAND */
+    const char *bind;          /* NULL: the address by which the nodes are reached */
+    enum sup_start start;
+    int32_t ranks, ranks_min, spares; /* spares -1: all nodes that are left over */
+    int32_t attempts;
+    double wait_seconds, patience; /* for nodes; of agents without a supervisor */
+    bool replace_slow, in_slurm;
+    char **train; /* arguments of `kilorank train`, NULL-terminated */
+};
+
+struct seat {          /* of a node's agent */
+    struct link *link; /* NULL: none */
+    pid_t pid;         /* what started it; 0: nothing of ours */
+    double started, next;
+    int32_t tries;
+    bool is_ready; /* for the generation that is being started */
+    struct wire_hello hello;
+};
+
+struct sup {
+    const struct sup_config *config;
+    uv_loop_t loop;
+    uv_timer_t tick;
+    uv_signal_t signals[SUP_SIGNALS];
+    struct door door;
+    struct address address;
+    struct journal *journal;
+    struct journal_past past; /* of supervisors before this one */
+    char id[JOURNAL_RUN_ID];
+
+    struct nodes nodes;
+    struct seat *seats; /* one per node */
+    struct watch watch;
+
+    enum sup_phase phase;
+    double began, ticked, until; /* until: limit of the phase */
+    int64_t generation;
+    int32_t ranks, head;  /* of this generation; head: node of mpirun */
+    int32_t attempts;     /* without a new step */
+    int64_t furthest;     /* step that any generation reached */
+    bool has_stepped;     /* this generation did a step */
+    bool is_broken;       /* while REGAIN: ranks have ended */
+    bool will_regroup;    /* ranks were asked to save, to start on other nodes */
+    double broken_since;  /* an exit code is known, mpirun has not ended; 0: no */
+    double lacking_since; /* too few nodes; 0: no */
+
+    int32_t faults;
+    double fault_at; /* of the newest fault; 0: recovered */
+    char fault_why[JOURNAL_LINE];
+
+    enum sup_stop stop;
+    double stop_since;
+    struct link *askers[SUP_ASKERS]; /* `kilorank stop` waits */
+    int32_t exit_code;
+
+    int output; /* RUN/output.log, copied to standard output */
+    double hosts_seen;
+    struct mem_text text;
+};
+
+/* Returns the exit code.  nodes: taken over. */
+int supervisor_run(const struct sup_config *config, struct nodes *nodes);
+
+/* ---- for its parts ------------------------------------------------------------------ */
+
+const char *sup_phase_text(enum sup_phase phase);
+
+/* mpirun's command line and the variables of all that is started; lists of texts in
+ * s->text until its next use. */
+kr_status mpirun_line(struct sup *s, struct wire_list *out);
+kr_status mpirun_environment(struct sup *s, struct wire_list *out);
+
+/* Start what brings an agent to the node. */
+void seat_start(struct sup *s, int32_t node, double now);
+/* Start agents that are due; once a tick. */
+void seats_tick(struct sup *s, double now);
+/* A child of the supervisor ended. */
+void seats_bury(struct sup *s);
+
+/* What `kilorank status` shows: for people, or one JSON object. */
+void view_text(const struct sup *s, struct mem_text *out);
+void view_json(const struct sup *s, struct mem_text *out);
+
+#endif
