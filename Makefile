@@ -109,6 +109,7 @@ unit  := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/unit/t_*.c))
 mpi   := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/mpi/t_*.c))
 bench := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench/*.c))
 fuzz  := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/fuzz/*.c))
+sm90  := $(patsubst tests/%.cpp,$(B)/tests/%,$(wildcard tests/sm90/t_*.cpp))
 cli   := $(wildcard tests/cli/*.sh)
 fault := $(wildcard tests/fault/*.sh)
 cluster := $(wildcard tests/cluster/*.sh)
@@ -116,6 +117,15 @@ cluster := $(wildcard tests/cluster/*.sh)
 $(B)/tests/%: $(O)/tests/%.o $(libs)
 	@mkdir -p $(@D)
 	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) -luv
+
+# the Hopper kernels on a machine in software (tests/sm90/machine.h); optimised in every CONFIG
+CXX := $(if $(filter default,$(origin CXX)),g++,$(CXX))
+$(sm90): $(B)/tests/%: tests/%.cpp $(O)/libbase.a
+	@mkdir -p $(@D)
+	$(call q,CXX)$(CXX) -I. -D_GNU_SOURCE -MMD -MP -MF $(O)/$(basename $<).d -MT $@ -std=c++17 -O2 -g \
+	    -march=$(MARCH) -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-missing-field-initializers \
+	    -Wno-unused-function -Wno-uninitialized -Wno-array-bounds -o $@ $< $(O)/libbase.a \
+	    $(LDFLAGS) $(filter -fsanitize=%,$(flags.$(CONFIG))) -lm
 
 # fuzz targets: clang, everything they reach built with coverage and sanitizers
 FUZZ_CC  ?= $(firstword $(shell command -v clang clang-14))
@@ -130,9 +140,9 @@ $(fuzz): $(B)/tests/fuzz/%: tests/fuzz/%.c $(FUZZ_SRC)
 	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $^ $(fuzz.more) $(FRONT_LIBS)
 
 # tests link against everything; those without a source of their own are shell scripts
-tests-quick := $(unit) $(mpi) $(cli)
+tests-quick := $(unit) $(sm90) $(mpi) $(cli)
 .PHONY: tests fuzz
-tests: $(PROGRAMS) $(unit) $(mpi)
+tests: $(PROGRAMS) $(unit) $(sm90) $(mpi)
 fuzz: $(fuzz)
 
 # sanitizers make a test several times slower; seconds a program may take.  Leaks are not
