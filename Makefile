@@ -121,7 +121,7 @@ $(B)/tests/%: $(O)/tests/%.o $(libs)
 # the Hopper kernels on a machine in software (tests/sm90/machine.h); optimised in every CONFIG
 CXX := $(if $(filter default,$(origin CXX)),g++,$(CXX))
 $(sm90): $(B)/tests/%: tests/%.cpp $(O)/libbase.a
-	@mkdir -p $(@D)
+	@mkdir -p $(@D) $(O)/$(dir $<)
 	$(call q,CXX)$(CXX) -I. -D_GNU_SOURCE -MMD -MP -MF $(O)/$(basename $<).d -MT $@ -std=c++17 -O2 -g \
 	    -march=$(MARCH) -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-missing-field-initializers \
 	    -Wno-unused-function -Wno-uninitialized -Wno-array-bounds -o $@ $< $(O)/libbase.a \
