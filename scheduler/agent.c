@@ -124,10 +124,8 @@ static void on_child(uv_signal_t *signal_handle, int number)
     while (brood_bury(&pid, &code)) {
         bool is_head = pid == a->head;
 
-        if (is_head) {
-            a->head = 0;
-            beat(a); /* what the ranks left, before the news of mpirun's end */
-        }
+        if (is_head) a->head = 0;
+        beat(a); /* what the ranks left, before the news of the end */
         if (!a->clears && (is_head || code != 0)) tell_ended(a, is_head, code);
     }
 }

@@ -138,7 +138,7 @@ static void begin_generation(struct sup *s, const struct ladder_move *m)
     s->head = nodes_active(&s->nodes, order) > 0 ? order[0] : -1;
     s->generation++;
     s->has_stepped = s->will_regroup = s->is_broken = false;
-    s->broken_since = s->lacking_since = 0;
+    s->broken_since = s->ended_at = s->lacking_since = 0;
     record_start(s, m);
     LOG_NOTE("generation %" PRId64 ": %d ranks, mpirun on %s (%s: %s)", s->generation,
              s->ranks, name_of(s, s->head), ladder_rung_text(m->rung), m->why);
@@ -360,10 +360,19 @@ static void on_head_ended(struct sup *s, int32_t code)
     if (code == 0 && all_done(s))
         finish(s, EXIT_DONE, s->stop ? "stopped on request, state saved" : "done");
     else if (code == 0)
-        fault(s, &(struct fault){ "mpirun ended", -1, -1, -1, false, 0 },
-              "it ended without fault before the ranks were done");
+        s->ended_at = clock_now(); /* other nodes' last beats may be on their way */
     else
         ended_badly(s, code);
+}
+
+/* mpirun ended without fault: the ranks have, too, or it is not to be trusted. */
+static void wait_for_beats(struct sup *s, double now)
+{
+    if (all_done(s))
+        finish(s, EXIT_DONE, s->stop ? "stopped on request, state saved" : "done");
+    else if (now - s->ended_at > code_seconds)
+        fault(s, &(struct fault){ "mpirun ended", -1, -1, -1, false, 0 },
+              "it ended without fault before the ranks were done");
 }
 
 /* ---- verdicts ----------------------------------------------------------------------- */
@@ -842,7 +851,10 @@ static void judge(struct sup *s, double now)
         watch_judge(&s->watch, now, &v);
         on_verdict(s, &v);
     } while (v.kind != WATCH_FINE);
-    if (s->phase == SUP_RUN) wait_for_mpirun(s, now);
+    if (s->phase == SUP_RUN && s->ended_at > 0)
+        wait_for_beats(s, now);
+    else if (s->phase == SUP_RUN)
+        wait_for_mpirun(s, now);
 }
 
 /* The limits of phases. */

@@ -93,13 +93,14 @@ struct sup {
     enum sup_phase phase;
     double began, ticked, until; /* until: limit of the phase */
     int64_t generation;
-    int32_t ranks, head;  /* of this generation; head: node of mpirun */
-    int32_t attempts;     /* without a new step */
-    int64_t furthest;     /* step that any generation reached */
-    bool has_stepped;     /* this generation did a step */
-    bool is_broken;       /* while REGAIN: ranks have ended */
-    bool will_regroup;    /* ranks were asked to save, to start on other nodes */
-    double broken_since;  /* an exit code is known, mpirun has not ended; 0: no */
+    int32_t ranks, head; /* of this generation; head: node of mpirun */
+    int32_t attempts;    /* without a new step */
+    int64_t furthest;    /* step that any generation reached */
+    bool has_stepped;    /* this generation did a step */
+    bool is_broken;      /* while REGAIN: ranks have ended */
+    bool will_regroup;   /* ranks were asked to save, to start on other nodes */
+    double broken_since; /* an exit code is known, mpirun has not ended; 0: no */
+    double ended_at; /* mpirun has, without fault; not all ranks are known to; 0: no */
     double lacking_since; /* too few nodes; 0: no */
 
     int32_t faults;
