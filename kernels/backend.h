@@ -18,6 +18,7 @@ struct kern_backend {
     kr_status (*open)(void **state, int local_rank, int threads); /* opt */
     void (*close)(void *state);                                   /* opt */
     const char *(*describe)(void *state);
+    kr_status (*memory)(int local_rank, struct kern_memory *out); /* opt: not known */
     kr_status (*alloc)(void *state, void **at, size_t bytes, const char *what);
     void (*free)(void *state, void *at);
     /* opt: called around every operation, copy and host call; may nest and may come from

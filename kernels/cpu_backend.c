@@ -51,7 +51,7 @@ static const char *describe(void *state) { return ((struct cpu_state *)state)->a
 #define CPU_BACKEND(label, narrow, whole, table)                                 \
     { .name = label, .type = narrow, .wide = whole, .is_host = true,             \
       .ops = &table, .open = open_cpu, .close = mem_free, .describe = describe,                 \
-      .alloc = host_alloc, .free = host_free, HOST_QUEUES }
+      .alloc = host_alloc, .free = host_free, HOST_PART }
 /* clang-format on */
 
 const struct kern_backend kern_cpu_backend =

@@ -28,6 +28,25 @@ kr_status kern_device_check(const char *name)
                    name);
 }
 
+kr_status kern_device_kind(const char *name, struct kern_kind *out)
+{
+    const struct kern_backend *back = find(name);
+
+    if (!back) return kern_device_check(name);
+    *out = (struct kern_kind){ back->type, back->wide, back->is_host };
+    return KR_OK;
+}
+
+kr_status kern_device_memory(const char *name, int local_rank, struct kern_memory *out)
+{
+    const struct kern_backend *back = find(name);
+
+    if (!back) return kern_device_check(name);
+    if (back->memory) return back->memory(local_rank, out);
+    *out = (struct kern_memory){ 0 };
+    return KR_OK;
+}
+
 kr_status kern_device_open(struct kern_device **out, const char *name, int local_rank,
                            int threads)
 {

@@ -57,6 +57,21 @@ enum kern_queue_kind { KERN_QUEUE_COMPUTE, KERN_QUEUE_BACKGROUND };
 /* [local] Is there such a kind of device in this program?  KR_ERR_ARG with one line. */
 kr_status kern_device_check(const char *name);
 
+/* What is known of a kind of device before one is opened. */
+struct kern_kind {
+    enum kern_dtype type, wide;
+    bool is_host;
+};
+kr_status kern_device_kind(const char *name, struct kern_kind *out);
+
+/* [local] Bytes that may still be taken from the memory of the device that local_rank gets;
+ * 0: not known.  is_shared: by all ranks of the node. */
+struct kern_memory {
+    uint64_t total, available;
+    bool is_shared;
+};
+kr_status kern_device_memory(const char *name, int local_rank, struct kern_memory *out);
+
 /* [local] Open a device.  local_rank chooses among several of a kind; threads (>= 1) is
  * how many CPU threads kernels may use.  KR_ERR_ARG: no such kind in this program;
  * KR_ERR_DEVICE: there is none, or it is too old (the line says which). */

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/meminfo.h"
 
 struct event {
     pthread_mutex_t lock;
@@ -38,6 +39,14 @@ struct queue {
 };
 
 /* ---- memory --------------------------------------------------------------------------- */
+
+kr_status host_memory(int local_rank, struct kern_memory *out)
+{
+    (void)local_rank;
+    meminfo_read("", &out->total, &out->available);
+    out->is_shared = true;
+    return KR_OK;
+}
 
 kr_status host_alloc(void *state, void **at, size_t bytes, const char *what)
 {

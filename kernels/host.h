@@ -22,6 +22,7 @@ struct host_state {
     int threads;
 };
 
+kr_status host_memory(int local_rank, struct kern_memory *out);
 kr_status host_alloc(void *state, void **at, size_t bytes, const char *what);
 void host_free(void *state, void *at);
 kr_status host_queue_open(void *state, void **stream, enum kern_queue_kind kind);
@@ -39,12 +40,12 @@ kr_status host_event_wait(void *event, void *stream);
 /* Threads that kernels on this stream may use. */
 int host_threads(void *stream);
 
-/* The queue part of a struct kern_backend. */
-#define HOST_QUEUES                                                            \
-    .queue_open = host_queue_open, .queue_close = host_queue_close,            \
-    .upload = host_upload, .download = host_download, .call = host_call,       \
-    .sync = host_sync, .stalled = host_stalled, .event_open = host_event_open, \
-    .event_close = host_event_close, .event_record = host_event_record,        \
-    .event_wait = host_event_wait
+/* The part of a struct kern_backend that all of them share. */
+#define HOST_PART                                                                      \
+    .memory = host_memory, .queue_open = host_queue_open,                              \
+    .queue_close = host_queue_close, .upload = host_upload, .download = host_download, \
+    .call = host_call, .sync = host_sync, .stalled = host_stalled,                     \
+    .event_open = host_event_open, .event_close = host_event_close,                    \
+    .event_record = host_event_record, .event_wait = host_event_wait
 
 #endif

@@ -119,5 +119,5 @@ const struct kern_backend kern_guard_backend = {
     .free = free_guard,
     .enter = enter,
     .leave = leave,
-    HOST_QUEUES,
+    HOST_PART,
 };

@@ -123,36 +123,61 @@ static int64_t chunk_rows(int64_t rows, int64_t vocab)
     return fit < rows ? fit : rows;
 }
 
-kr_status model_open(struct model **out, const struct model_shape *shape,
-                     const struct params *params, struct kern_queue *q, int64_t sequences,
-                     bool train, enum model_recompute recompute)
+/* Everything but memory on a device: sizes, and how much memory there will be. */
+static kr_status size_up(struct model *m, const struct model_shape *shape,
+                         int64_t sequences, bool train, enum model_recompute recompute,
+                         enum kern_dtype type, enum kern_dtype wide)
 {
     static const unsigned kept[] = { [RECOMPUTE_NONE] = BLOCK_ALL,
                                      [RECOMPUTE_SELECTIVE] = BLOCK_INPUT | BLOCK_DEAR,
                                      [RECOMPUTE_FULL] = BLOCK_INPUT };
-    struct model *m = NULL;
-    struct arena a = { 0 };
-    kr_status st;
+    struct arena a = { .type = type, .wide = wide };
 
-    TRY(mem_alloc(&m, 1, sizeof *m, "model"));
     m->shape = *shape;
-    m->params = params;
-    m->q = q;
-    m->device = kern_queue_device(q);
-    m->type = kern_device_type(m->device);
-    m->wide = kern_device_wide(m->device);
+    m->type = type;
+    m->wide = wide;
     m->train = train;
     m->kept = train ? kept[recompute] : BLOCK_ALL;
     m->rows = sequences * shape->context;
     m->chunk = chunk_rows(m->rows, shape->vocab);
-    TRY_OR(st,
-           mem_alloc(&m->acts, (size_t)(train ? shape->layers : 1), sizeof *m->acts,
-                     "list of activations"),
-           done);
-    a = (struct arena){ .type = m->type, .wide = m->wide };
+    TRY(mem_alloc(&m->acts, (size_t)(train ? shape->layers : 1), sizeof *m->acts,
+                  "list of activations"));
     lay_out(m, &a);
     m->bytes = a.used;
-    TRY_OR(st, kern_alloc(m->device, &m->block, m->bytes, "activations"), done);
+    return KR_OK;
+}
+
+kr_status model_plan(struct model_plan *out, const struct model_shape *shape,
+                     int64_t sequences, bool train, enum model_recompute recompute,
+                     enum kern_dtype type, enum kern_dtype wide)
+{
+    struct model m = { 0 };
+
+    TRY(size_up(&m, shape, sequences, train, recompute, type, wide));
+    mem_free(m.acts);
+    *out = (struct model_plan){ m.bytes, (size_t)(m.chunk * shape->vocab) *
+                                             kern_dtype_bytes(type) };
+    return KR_OK;
+}
+
+kr_status model_open(struct model **out, const struct model_shape *shape,
+                     const struct params *params, struct kern_queue *q, int64_t sequences,
+                     bool train, enum model_recompute recompute)
+{
+    struct kern_device *d = kern_queue_device(q);
+    struct model *m = NULL;
+    struct arena a;
+    kr_status st;
+
+    TRY(mem_alloc(&m, 1, sizeof *m, "model"));
+    m->params = params;
+    m->q = q;
+    m->device = d;
+    TRY_OR(st,
+           size_up(m, shape, sequences, train, recompute, kern_device_type(d),
+                   kern_device_wide(d)),
+           done);
+    TRY_OR(st, kern_alloc(d, &m->block, m->bytes, "activations"), done);
     a = (struct arena){ .base = m->block, .type = m->type, .wide = m->wide };
     lay_out(m, &a);
     TRY_OR(st, fill_rope(m), done);

@@ -32,6 +32,15 @@ void model_close(struct model *m); /* NULL is fine */
 /* Bytes of activations on the device. */
 size_t model_bytes(const struct model *m);
 
+/* The same before there is a model: what model_open would take.  logits: of it, the chunk
+ * of logits. */
+struct model_plan {
+    size_t bytes, logits;
+};
+kr_status model_plan(struct model_plan *out, const struct model_shape *shape,
+                     int64_t sequences, bool train, enum model_recompute recompute,
+                     enum kern_dtype type, enum kern_dtype wide);
+
 /* One micro-batch on the device: sequences * seq of int32 each.  A label is the token
  * that follows, or KERN_IGNORE.  start: of the document of each row, as in struct
  * kern_heads, or NULL; positions go on counting over the documents of a sequence. */

@@ -13,6 +13,7 @@
 #include "scheduler/exitcode.h"
 #include "trainer/run/init.h"
 #include "trainer/run/loop.h"
+#include "trainer/run/plan.h"
 #include "trainer/run/stop.h"
 
 const char *const about_program = "kilorank " KILORANK_VERSION;
@@ -61,6 +62,8 @@ static void train_help(FILE *out)
         "Train, or go on with, the run in DIR.  CONFIG is an INI file; without it the\n"
         "settings of DIR are used, or those of the quick start.  On several ranks:\n\n"
         "  mpirun -np 8 kilorank train run.ini --run runs/a\n\n"
+        "--plan RANKS instead of --run: only tell what memory each of so many ranks\n"
+        "would hold.\n\n"
         "Signals TERM, USR1 and INT, or a file DIR/stop: finish the step, save, end.\n\n"
         "Settings, their defaults, and what they may be:\n");
     cfg_help(settings_table, out);
@@ -68,6 +71,7 @@ static void train_help(FILE *out)
 
 struct train_args {
     const char *run, *config;
+    int32_t plan; /* ranks to plan for; 0: train */
     bool help;
 };
 
@@ -83,14 +87,26 @@ static kr_status check_run(const char *path)
 
 static const struct option train_options[] = { { "run", required_argument, NULL, 'r' },
                                                { "set", required_argument, NULL, 's' },
+                                               { "plan", required_argument, NULL, 'p' },
                                                { "help", no_argument, NULL, 'h' },
                                                { 0 } };
 
 /* The next option, or -1 and at optind a word that is none; false: the end. */
 static bool next_option(int argc, char **argv, int *c)
 {
-    *c = getopt_long(argc, argv, "+r:s:h", train_options, NULL);
+    *c = getopt_long(argc, argv, "+r:s:p:h", train_options, NULL);
     return *c != -1 || optind < argc;
+}
+
+static kr_status read_ranks(const char *text, int32_t *out)
+{
+    char *end;
+    long ranks = strtol(text, &end, 10);
+
+    if (end == text || *end || ranks < 1 || ranks > 1 << 20)
+        return KR_FAIL(KR_ERR_ARG, "train: --plan %s: want a number of ranks", text);
+    *out = (int32_t)ranks;
+    return KR_OK;
 }
 
 static kr_status parse_words(int argc, char **argv, struct train_args *a)
@@ -101,6 +117,7 @@ static kr_status parse_words(int argc, char **argv, struct train_args *a)
     while (next_option(argc, argv, &c)) {
         if (c == 'h') a->help = true;
         if (c == 'r') a->run = optarg;
+        if (c == 'p') TRY(read_ranks(optarg, &a->plan));
         if (c == '?')
             return KR_FAIL(KR_ERR_ARG,
                            "train: %s: unknown option, or its value is missing",
@@ -112,17 +129,17 @@ static kr_status parse_words(int argc, char **argv, struct train_args *a)
     return KR_OK;
 }
 
-/* The settings file, then --set, on top of what is there. */
+/* The settings file, then --set, on top of what is there.  A plan has no run. */
 static kr_status read_settings(int argc, char **argv, const struct train_args *a,
                                struct settings *set)
 {
-    char path[FS_PATH];
+    char path[FS_PATH] = "";
     int c;
 
-    TRY(fs_path(path, "%s/config.ini", a->run));
+    if (!a->plan) TRY(fs_path(path, "%s/config.ini", a->run));
     if (a->config)
         TRY(cfg_read_file(settings_table, set, a->config));
-    else if (fs_exists(path))
+    else if (path[0] && fs_exists(path))
         TRY(cfg_read_file(settings_table, set, path));
     optind = 1;
     while (next_option(argc, argv, &c)) {
@@ -139,7 +156,9 @@ static kr_status parse_train(int argc, char **argv, struct train_args *a,
 
     TRY(parse_words(argc, argv, a));
     if (a->help) return KR_OK;
-    if (!a->run || !a->run[0]) return KR_FAIL(KR_ERR_ARG, "train: --run DIR is missing");
+    if (a->plan) a->run = "";
+    if (!a->plan && (!a->run || !a->run[0]))
+        return KR_FAIL(KR_ERR_ARG, "train: --run DIR is missing");
     TRY(check_run(a->run));
     TRY(cfg_defaults(settings_table, set));
     TRY(read_settings(argc, argv, a, set));
@@ -189,6 +208,16 @@ static int train(const struct train_args *args, const struct settings *set,
     return c ? end_comm(c, st, agreed, code) : code;
 }
 
+static kr_status tell_plan(const struct settings *set, int32_t ranks)
+{
+    struct plan p;
+
+    TRY(settings_check(set, ranks));
+    TRY(plan_make(&p, set, ranks));
+    plan_tell(&p, 0);
+    return KR_OK;
+}
+
 int train_command(int argc, char **argv)
 {
     struct train_args args = { 0 };
@@ -201,6 +230,7 @@ int train_command(int argc, char **argv)
         train_help(stdout);
         return EXIT_DONE;
     }
+    if (args.plan) return exit_code_of(tell_plan(&set, args.plan));
     stop_setup(); /* MPI may take long to start, and a request may come meanwhile */
     pulse_open(&pulse);
     if (pulse) log_capture(tell_error, pulse);

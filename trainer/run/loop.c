@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "trainer/run/best.h"
+#include "trainer/run/plan.h"
 #include "trainer/run/report.h"
 #include "trainer/run/resume.h"
 #include "trainer/run/speech.h"
@@ -25,6 +26,8 @@ struct loop {
     struct comm *comm;
     const struct settings *set;
     const char *run;
+    struct plan plan;
+    uint64_t available; /* bytes of memory to this rank, at the start */
     struct trainer trainer;
     struct state state;
     struct ckpt *ckpt;
@@ -45,17 +48,16 @@ static void introduce(const struct loop *l, const char *about)
 {
     const struct trainer *t = &l->trainer;
     const struct model_shape *s = &t->shape;
-    struct shard_bytes state = shard_bytes(t->shard);
 
     if (!is_first(l)) return;
     LOG_NOTE("%s", about);
     LOG_NOTE("%s; device %s: %s", comm_describe(l->comm), kern_device_name(t->device),
              kern_device_describe(t->device));
     LOG_NOTE("model %s: %" PRId64 " layers, dim %" PRId64 ", %" PRId64 "/%" PRId64
-             " heads, %.2fM parameters; %.0f MiB state, %.0f MiB activations per rank",
+             " heads, %.2fM parameters",
              s->family->name, s->layers, s->dim, s->heads, s->kv_heads,
-             (double)t->params.total / 1e6, (double)shard_bytes_sum(&state) / 0x1p20,
-             (double)model_bytes(t->model) / 0x1p20);
+             (double)t->params.total / 1e6);
+    plan_tell(&l->plan, l->available);
     LOG_NOTE("data %s; held out: %s", dataset_describe(t->train),
              t->valid ? dataset_describe(t->valid) : "nothing");
 }
@@ -93,6 +95,7 @@ static kr_status open_loop(struct loop *l, const char *about)
 
     TRY(mem_alloc(&l->words, ranks, sizeof *l->words, "words"));
     TRY(mem_alloc(&l->phases, ranks, sizeof *l->phases, "phases"));
+    TRY(plan_check(&l->plan, &l->available, s, l->comm));
     TRY(comm_agree(l->comm, trainer_open(&l->trainer, s, l->comm, true)));
     l->trainer.pulse = l->pulse;
     TRY(trainer_open_data(&l->trainer));
