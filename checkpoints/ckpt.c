@@ -11,8 +11,6 @@
 #include "checkpoints/ckpt.h"
 
 #include <inttypes.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +20,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "checkpoints/background.h"
 #include "checkpoints/catalog.h"
 #include "checkpoints/commit.h"
 #include "checkpoints/lease.h"
@@ -43,8 +42,7 @@ struct ckpt {
     /* a save */
     enum stage stage;
     atomic_int phase;
-    pthread_t thread;
-    bool running;
+    struct background thread;
     int64_t step;
     struct shard_job job;
     char *staging;
@@ -219,6 +217,18 @@ kr_status ckpt_next(struct ckpt *k, struct ckpt_info *info)
     return st;
 }
 
+kr_status ckpt_rewind(struct ckpt *k)
+{
+    kr_status st = KR_OK;
+
+    k->next = 0;
+    if (is_first(k)) {
+        catalog_close(&k->catalog);
+        st = catalog_open(&k->catalog, k->run);
+    }
+    return comm_agree(k->comm, st);
+}
+
 static bool is_inside(const struct ckpt_tensor *t, const struct ckpt_piece *p)
 {
     int64_t total = t->rows * t->cols;
@@ -309,24 +319,6 @@ static void *verify_thread(void *arg)
     return NULL;
 }
 
-/* Without a thread to be had the work is done here and now. */
-static void start(struct ckpt *k, void *(*work)(void *))
-{
-    sigset_t all, old;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    k->running = pthread_create(&k->thread, NULL, work, k) == 0;
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (!k->running) (void)work(k);
-}
-
-static void join(struct ckpt *k)
-{
-    if (k->running) pthread_join(k->thread, NULL);
-    k->running = false;
-}
-
 /* ---- saving ----------------------------------------------------------------------------- */
 
 static void free_job(struct ckpt *k)
@@ -344,26 +336,16 @@ static void free_job(struct ckpt *k)
 /* End a save, whatever became of it. */
 static void drop_save(struct ckpt *k)
 {
-    join(k);
+    background_join(&k->thread);
     free_job(k);
     manifest_free(&k->commit.manifest);
     k->stage = STAGE_IDLE;
     atomic_store(&k->phase, CKPT_IDLE);
 }
 
-static uint64_t state_bytes(const struct ckpt_state *s)
-{
-    uint64_t bytes = 0;
-
-    for (int32_t i = 0; i < s->tensor_count; i++)
-        bytes += (uint64_t)(s->tensors[i].rows * s->tensors[i].cols) *
-                 kern_dtype_bytes(s->tensors[i].type);
-    return bytes;
-}
-
 static kr_status enough_room(const struct ckpt *k, const struct ckpt_state *s)
 {
-    uint64_t have, want = state_bytes(s) / 5 * 6;
+    uint64_t have, want = pieces_whole_bytes(s) / 5 * 6;
 
     TRY(fs_free_bytes(k->run, &have));
     if (have >= want) return KR_OK;
@@ -410,31 +392,26 @@ static kr_status stage(struct ckpt *k, struct kern_queue *q, const struct ckpt_s
 {
     struct shard_job *j = &k->job;
     struct ckpt_tensor *tensors = NULL;
-    size_t bytes = 0, at = 0;
+    size_t at = 0;
 
-    for (int32_t i = 0; i < s->piece_count; i++)
-        bytes += (size_t)s->pieces[i].count *
-                 kern_dtype_bytes(s->tensors[s->pieces[i].tensor].type);
     TRY(mem_alloc(&tensors, (size_t)s->tensor_count, sizeof *tensors, "tensors"));
     memcpy(tensors, s->tensors, (size_t)s->tensor_count * sizeof *tensors);
     j->tensors = tensors;
     TRY(mem_alloc(&j->ranges, (size_t)s->piece_count, sizeof *j->ranges, "ranges"));
     TRY(mem_alloc(&j->bytes, (size_t)s->piece_count, sizeof *j->bytes, "ranges"));
-    TRY(mem_alloc(&k->staging, bytes, 1, "the copy of the state to be saved"));
+    TRY(mem_alloc(&k->staging, pieces_bytes(s), 1, "the copy of the state to be saved"));
     for (int32_t i = 0; i < s->piece_count; i++) {
         const struct ckpt_piece *p = &s->pieces[i];
-        size_t n = (size_t)p->count * kern_dtype_bytes(s->tensors[p->tensor].type);
 
         j->ranges[i] = (struct ckpt_range){ .tensor = p->tensor,
                                             .shard = comm_rank(k->comm),
                                             .begin = p->begin,
                                             .count = p->count };
         j->bytes[i] = k->staging + at;
-        TRY(kern_download(q, k->staging + at, p->at, n));
-        at += n;
+        at += piece_bytes(s, i);
     }
     j->count = s->piece_count;
-    return kern_queue_sync(q);
+    return pieces_download(s, q, k->staging);
 }
 
 static kr_status name_files(struct ckpt *k)
@@ -484,7 +461,7 @@ kr_status ckpt_save(struct ckpt *k, struct kern_queue *q, const struct ckpt_stat
     }
     k->stage = STAGE_WRITING;
     atomic_store(&k->phase, CKPT_WRITING);
-    start(k, write_thread);
+    background_start(&k->thread, write_thread, k);
     k->stalled += clock_now() - begin;
     return k->config.async ? KR_OK : ckpt_wait(k, NULL);
 }
@@ -512,7 +489,7 @@ static kr_status begin_commit(struct ckpt *k)
     char *mine = NULL, *parts = NULL;
     kr_status st;
 
-    join(k);
+    background_join(&k->thread);
     st = comm_agree(k->comm, shard_part_print(&k->job, &mine));
     if (st == KR_OK) st = comm_gather_texts(k->comm, mine, &parts);
     if (st == KR_OK && is_first(k))
@@ -525,20 +502,20 @@ static kr_status begin_commit(struct ckpt *k)
     if (st != KR_OK)
         atomic_store(&k->phase, CKPT_FAILED);
     else if (is_first(k))
-        start(k, commit_thread);
+        background_start(&k->thread, commit_thread, k);
     return KR_OK;
 }
 
 static void begin_verify(struct ckpt *k)
 {
-    join(k);
+    background_join(&k->thread);
     mem_free(k->staging);
     k->staging = NULL;
     k->newest = k->step;
     k->last_saved = true;
     k->stage = STAGE_VERIFYING;
     atomic_store(&k->phase, CKPT_WRITING);
-    start(k, verify_thread);
+    background_start(&k->thread, verify_thread, k);
 }
 
 static void finish(struct ckpt *k)
@@ -557,7 +534,7 @@ static void give_up(struct ckpt *k)
 {
     bool committed = k->stage == STAGE_VERIFYING;
 
-    join(k);
+    background_join(&k->thread);
     if (is_first(k)) {
         LOG_WARNING("the checkpoint of step %" PRId64 " %s; training goes on", k->step,
                     committed ? "did not read back right and is removed" : "failed");
@@ -574,7 +551,7 @@ kr_status ckpt_advance(struct ckpt *k, const enum ckpt_phase *phases)
     if (k->stage == STAGE_IDLE) return KR_OK;
     if (any_is(k, phases, CKPT_FAILED)) {
         /* the others may still be at work in the attempt: first let all end */
-        join(k);
+        background_join(&k->thread);
         TRY(comm_agree(k->comm, KR_OK));
         give_up(k);
         return KR_OK;
@@ -592,7 +569,7 @@ static kr_status wait_rounds(struct ckpt *k, enum ckpt_phase *phases)
     while (k->stage != STAGE_IDLE) {
         enum ckpt_phase mine;
 
-        join(k);
+        background_join(&k->thread);
         mine = ckpt_phase(k);
         TRY(comm_all_gather_bytes(k->comm, &mine, sizeof mine, phases));
         TRY(ckpt_advance(k, phases));

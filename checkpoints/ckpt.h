@@ -27,7 +27,7 @@
 #define CKPT_CKPT_H
 
 #include "base/fs.h"
-#include "checkpoints/manifest.h"
+#include "checkpoints/pieces.h"
 #include "comm/comm.h"
 
 struct ckpt; /* opaque; one per run */
@@ -38,22 +38,6 @@ struct ckpt_config {
     bool async;      /* write on a thread while training goes on */
     bool read_only;  /* no lease, nothing is written */
     const char *about;
-};
-
-/* Elements [begin, begin + count) of tensor number `tensor`, in device memory. */
-struct ckpt_piece {
-    int32_t tensor;
-    int64_t begin, count;
-    void *at;
-};
-
-/* What this rank holds.  tensors: the same list on all ranks; pieces: this rank's share.
- * Over all ranks the pieces tile every tensor exactly when saving; when loading, ranks
- * may ask for any ranges, also overlapping ones. */
-struct ckpt_state {
-    const struct ckpt_tensor *tensors;
-    const struct ckpt_piece *pieces;
-    int32_t tensor_count, piece_count;
 };
 
 struct ckpt_info {
@@ -78,6 +62,9 @@ int64_t ckpt_generation(const struct ckpt *k);
  * == -1: there are none at all (a new run).  KR_ERR_NO_CKPT: some exist, none is left.
  */
 kr_status ckpt_next(struct ckpt *k, struct ckpt_info *info);
+
+/* [collective] Look anew, from the newest on. */
+kr_status ckpt_rewind(struct ckpt *k);
 
 /* [collective] Read this rank's pieces from the checkpoint that ckpt_next found, through
  * q; also checks the frames of all shards.  KR_ERR_DATA or KR_ERR_IO on all ranks if any

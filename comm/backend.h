@@ -16,7 +16,10 @@
 struct comm_link {
     const struct comm_ops *ops;
     int32_t rank, size, local_rank, local_size;
-    int threads; /* cores this rank should use */
+    char node[256]; /* name of this node */
+    int32_t nodes;
+    int32_t *node_of; /* (size) node of each rank; NULL: all on one */
+    int threads;      /* cores this rank should use */
     char describe[160];
     double limit; /* seconds */
 

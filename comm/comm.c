@@ -110,6 +110,7 @@ void comm_close(struct comm *c)
     if (!c) return;
     comm_unbind(c);
     mem_free(c->link->scratch);
+    mem_free(c->link->node_of);
     c->link->ops->close(c->link, !c->dead);
     mem_free(c);
 }
@@ -124,6 +125,12 @@ int32_t comm_rank(const struct comm *c) { return c->link->rank; }
 int32_t comm_size(const struct comm *c) { return c->link->size; }
 int32_t comm_local_rank(const struct comm *c) { return c->link->local_rank; }
 int32_t comm_local_size(const struct comm *c) { return c->link->local_size; }
+int32_t comm_nodes(const struct comm *c) { return c->link->nodes; }
+int32_t comm_node(const struct comm *c, int32_t rank)
+{
+    return c->link->node_of ? c->link->node_of[rank] : 0;
+}
+const char *comm_node_name(const struct comm *c) { return c->link->node; }
 int comm_threads(const struct comm *c) { return c->link->threads; }
 const char *comm_describe(const struct comm *c) { return c->link->describe; }
 struct kern_queue *comm_queue(struct comm *c) { return c->queue; }
@@ -634,4 +641,49 @@ kr_status comm_broadcast(struct comm *c, void *at, int64_t bytes, int32_t root)
                        (long long)bytes, root, comm_size(c));
     if (is_on_gpu(c)) return KR_OK;
     return bytes ? enqueue(&w, sizeof w) : KR_OK;
+}
+
+static kr_status move_packets(struct comm_link *l, struct comm_message *m,
+                              const struct comm_packet *list, int64_t count)
+{
+    int64_t used = 0;
+
+    for (int64_t i = 0; i < count; i++) {
+        const struct comm_packet *p = &list[i];
+
+        if (p->bytes == 0) continue;
+        m[used] = (struct comm_message){
+            .at = p->at, .bytes = p->bytes, .peer = p->peer, .is_out = p->is_out
+        };
+        TRY(l->ops->start(l, &m[used++]));
+    }
+    return used ? l->ops->wait(l, m, used) : KR_OK;
+}
+
+static kr_status run_swap(struct comm_link *l, const struct work *w)
+{
+    struct comm_message *m = NULL;
+    kr_status st;
+
+    TRY(mem_alloc(&m, (size_t)w->count, sizeof *m, "messages"));
+    st = move_packets(l, m, w->own, w->count);
+    mem_free(m);
+    return st;
+}
+
+kr_status comm_swap(struct comm *c, const struct comm_packet *list, int64_t count)
+{
+    struct work w = { .c = c,
+                      .name = "swap",
+                      .run = run_swap,
+                      .own = (void *)(uintptr_t)list,
+                      .count = count };
+
+    for (int64_t i = 0; i < count; i++)
+        if (list[i].bytes < 0 || list[i].bytes > COMM_PACKET_MAX || list[i].peer < 0 ||
+            list[i].peer >= comm_size(c) || list[i].peer == comm_rank(c))
+            return KR_FAIL(KR_ERR_ARG, "swap: message of %lld bytes, peer %d of %d",
+                           (long long)list[i].bytes, list[i].peer, comm_size(c));
+    if (comm_size(c) == 1) return KR_OK;
+    return enqueue(&w, sizeof w);
 }

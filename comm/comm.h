@@ -62,9 +62,12 @@ int32_t comm_rank(const struct comm *c);
 int32_t comm_size(const struct comm *c);
 int32_t comm_local_rank(const struct comm *c); /* among the ranks of this node */
 int32_t comm_local_size(const struct comm *c);
-int comm_threads(const struct comm *c);          /* cores this rank should use, >= 1 */
-const char *comm_describe(const struct comm *c); /* "mpi: 4 ranks on 2 nodes" */
-struct kern_queue *comm_queue(struct comm *c);   /* NULL before comm_bind */
+int32_t comm_nodes(const struct comm *c);              /* nodes of the group */
+int32_t comm_node(const struct comm *c, int32_t rank); /* 0 .. nodes - 1, by first rank */
+const char *comm_node_name(const struct comm *c); /* of this rank; KILORANK_NODE first */
+int comm_threads(const struct comm *c);           /* cores this rank should use, >= 1 */
+const char *comm_describe(const struct comm *c);  /* "mpi: 4 ranks on 2 nodes" */
+struct kern_queue *comm_queue(struct comm *c);    /* NULL before comm_bind */
 
 /* --- host memory, small, blocking -------------------------------------------------- */
 
@@ -86,6 +89,20 @@ kr_status comm_all_gather_bytes(struct comm *c, const void *mine, size_t bytes,
 /* [collective] Texts of all ranks to rank 0, in rank order: there *all is one block of
  * NUL-terminated texts (mem_free), NULL elsewhere. */
 kr_status comm_gather_texts(struct comm *c, const char *mine, char **all);
+
+/* One message to or from another rank, of host memory. */
+struct comm_packet {
+    void *at;
+    int64_t bytes; /* at most COMM_PACKET_MAX; 0: no message */
+    int32_t peer;
+    bool is_out;
+};
+enum { COMM_PACKET_MAX = 1 << 30 };
+
+/* [collective] [queued] Messages between ranks, each with its other end in the peer's
+ * list; those between two ranks in the same order in both.  list (or NULL: nothing for
+ * this rank) and memory stay the caller's and untouched until the queue is synced. */
+kr_status comm_swap(struct comm *c, const struct comm_packet *list, int64_t count);
 
 /* --- device memory, queued ------------------------------------------------------- */
 

@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -237,7 +238,7 @@ static kr_status mpi_all_gather(struct comm_link *l, const void *own, void *all,
 
 /* What ranks tell each other when they meet. */
 struct place {
-    char node[MPI_MAX_PROCESSOR_NAME];
+    char node[256];
     cpu_set_t cores;
 };
 
@@ -285,17 +286,21 @@ static void describe(struct comm_link *l, int nodes)
              l->size, l->size == 1 ? "" : "s", nodes, nodes == 1 ? "" : "s", version);
 }
 
+/* Number of a rank's node: that of the first rank there, or the next. */
+static int32_t number_node(struct comm_link *l, const struct place *all, int32_t r)
+{
+    for (int32_t s = r - 1; s >= 0; s--) /* neighbours in rank mostly share a node */
+        if (strcmp(all[s].node, all[r].node) == 0) return l->node_of[s];
+    return l->nodes++;
+}
+
 static void find_place(struct comm_link *l, const struct place *all)
 {
     const struct place *mine = &all[l->rank];
-    int nodes = 0, sharing = 0;
+    int sharing = 0;
 
     for (int32_t r = 0; r < l->size; r++) {
-        bool is_first = true;
-
-        for (int32_t s = 0; s < r && is_first; s++)
-            is_first = strcmp(all[s].node, all[r].node) != 0;
-        nodes += is_first;
+        l->node_of[r] = number_node(l, all, r);
         if (strcmp(all[r].node, mine->node) != 0) continue;
         l->local_size++;
         l->local_rank += r < l->rank;
@@ -303,16 +308,16 @@ static void find_place(struct comm_link *l, const struct place *all)
     }
     l->threads = CPU_COUNT(&mine->cores) / sharing;
     if (l->threads < 1) l->threads = 1;
-    describe(l, nodes);
+    describe(l, l->nodes);
 }
 
 static kr_status meet(struct comm_link *l)
 {
     struct place *all = NULL, mine = { "", { { 0 } } };
-    int len = 0;
     kr_status st;
 
-    MPI_TRY(l, MPI_Get_processor_name(mine.node, &len));
+    memcpy(mine.node, l->node, sizeof mine.node);
+    TRY(mem_alloc(&l->node_of, (size_t)l->size, sizeof *l->node_of, "nodes of ranks"));
     comm_cores(&mine.cores);
     TRY(mem_alloc(&all, (size_t)l->size, sizeof *all, "places of ranks"));
     st = mpi_all_gather(l, &mine, all, sizeof mine);
@@ -328,6 +333,7 @@ static kr_status mpi_open(struct comm_link **out, double limit)
 
     TRY(mem_alloc(&m, 1, sizeof *m, "group"));
     m->head = (struct comm_link){ .limit = limit, .name = "comm_open" };
+    comm_node_here(m->head.node);
     TRY_OR(st, start_mpi(&m->head), done);
     TRY_OR(st, join(m), done);
     TRY_OR(st, meet(&m->head), done);
@@ -335,7 +341,10 @@ static kr_status mpi_open(struct comm_link **out, double limit)
     open_groups++;
     *out = &m->head;
 done:
-    if (st != KR_OK) mem_free(m);
+    if (st != KR_OK) {
+        mem_free(m->head.node_of);
+        mem_free(m);
+    }
     return st;
 }
 

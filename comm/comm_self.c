@@ -12,8 +12,9 @@ static kr_status self_open(struct comm_link **out, double limit)
     struct comm_link *l = NULL;
 
     TRY(mem_alloc(&l, 1, sizeof *l, "group"));
-    *l = (struct comm_link){ .size = 1, .local_size = 1, .limit = limit };
+    *l = (struct comm_link){ .size = 1, .local_size = 1, .nodes = 1, .limit = limit };
     l->threads = comm_cores_mine();
+    comm_node_here(l->node);
     snprintf(l->describe, sizeof l->describe, "self: 1 rank");
     *out = l;
     return KR_OK;

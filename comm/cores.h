@@ -1,8 +1,26 @@
-/* cores.h - the cores a process may run on.  For comm/ itself. */
+/* cores.h - where a process runs: node and cores.  For comm/ itself. */
 #ifndef COMM_CORES_H
 #define COMM_CORES_H
 
 #include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The host's name, or what KILORANK_NODE says; nothing that a file name could not hold. */
+static inline void comm_node_here(char out[256])
+{
+    const char *name = getenv("KILORANK_NODE");
+
+    memset(out, 0, 256);
+    if (name && *name)
+        snprintf(out, 256, "%s", name);
+    else if (gethostname(out, 255) != 0)
+        snprintf(out, 256, "node");
+    for (char *c = out; *c; c++)
+        if (*c == '/' || (unsigned char)*c <= 32) *c = '_';
+}
 
 /* This process's affinity mask; empty if the system does not say. */
 static inline void comm_cores(cpu_set_t *mask)

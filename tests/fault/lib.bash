@@ -25,7 +25,7 @@ export TMPDIR=$work/tmp OMPI_MCA_btl_vader_backing_directory=$work/shm
 tiny=(--set model.layers=2 --set model.dim=64 --set model.heads=4 --set model.kv_heads=2
     --set model.ffn=128 --set model.context=64 --set train.batch=8 --set train.micro_batch=1
     --set train.steps=40 --set checkpoint.every=10 --set checkpoint.keep=1000
-    --set eval.every=0 --set optim.warmup=5 --set run.log_every=1000)
+    --set eval.every=0 --set optim.warmup=5 --set run.log_every=1000 --set snapshot.every=0)
 
 cleanup() {
     local pids

@@ -54,6 +54,8 @@ static void ranks_know_their_place(void)
     CHECK(rank >= 0 && rank < size);
     CHECK_I64(comm_local_size(group), ==, size);
     CHECK_I64(comm_local_rank(group), ==, rank);
+    CHECK_I64(comm_nodes(group), ==, 1);
+    CHECK_I64(comm_node(group, size - 1), ==, 0);
     CHECK(strncmp(comm_describe(group), launched ? "mpi: " : "self: ", 5) == 0);
 }
 
@@ -513,6 +515,38 @@ static void host_collectives_keep_the_order_of_the_queue(void)
     mem_free(all);
 }
 
+/* Each rank sends to the one `step` further, several messages of different lengths, some
+ * empty; a list may also be absent. */
+static void swapped_messages_arrive_in_order(void)
+{
+    enum { STEPS = 3, EACH = 1000 };
+    struct comm_packet list[2 * STEPS];
+    unsigned char out[STEPS][EACH], in[STEPS][EACH] = { { 0 } };
+
+    for (int i = 0; i < STEPS; i++) {
+        int32_t to = (rank + 1) % size, from = (rank + size - 1) % size;
+
+        memset(out[i], 1 + rank * STEPS + i, EACH);
+        list[2 * i] = (struct comm_packet){ out[i], i * (EACH / 2), to, true };
+        list[2 * i + 1] = (struct comm_packet){ in[i], i * (EACH / 2), from, false };
+    }
+    if (size == 1) {
+        CHECK_OK(comm_swap(group, NULL, 0));
+        return;
+    }
+    CHECK_OK(comm_swap(group, list, 2 * STEPS));
+    CHECK_OK(sync_queue(group));
+    for (int i = 0; i < STEPS; i++) {
+        unsigned char want = (unsigned char)(1 + (rank + size - 1) % size * STEPS + i);
+
+        for (int k = 0; k < EACH; k++)
+            CHECK(in[i][k] == (k < i * (EACH / 2) ? want : 0));
+    }
+    CHECK_OK(comm_swap(group, NULL, 0));
+    list[0].peer = rank;
+    CHECK_I64(comm_swap(group, list, 1), ==, KR_ERR_ARG);
+}
+
 static void totals_count_what_was_sent(void)
 {
     enum { CHUNK = 10000 };
@@ -677,6 +711,7 @@ static void run_all(void)
     RUN(wrong_nodes_are_refused_and_the_group_lives);
     RUN(queued_work_needs_bind);
     RUN(host_collectives_keep_the_order_of_the_queue);
+    RUN(swapped_messages_arrive_in_order);
     RUN(totals_count_what_was_sent);
     RUN(failed_collective_ends_the_group_and_nobody_hangs);
     RUN(hang_is_bounded_and_the_missing_rank_is_named);

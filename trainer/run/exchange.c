@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-enum { WORDS = 2 };
+enum { WORDS = 7 };
 
 /* Own micro-batches of any rank fit in this many places. */
 static int64_t leaf_room(const struct trainer *t)
@@ -19,6 +19,18 @@ static int64_t leaf_room(const struct trainer *t)
 static int64_t row_len(const struct trainer *t)
 {
     return WORDS + 2 * leaf_room(t) + t->block_room;
+}
+
+size_t exchange_row_bytes(const struct trainer *t)
+{
+    return (size_t)row_len(t) * sizeof(double);
+}
+
+size_t exchange_words_bytes(void) { return WORDS * sizeof(double); }
+
+size_t exchange_loss_bytes(const struct trainer *t)
+{
+    return (size_t)leaf_room(t) * sizeof(double);
 }
 
 static int64_t blocks_in(int64_t elements)
@@ -143,6 +155,28 @@ static kr_status sum_blocks(const struct trainer *t, double *squares)
     return KR_OK;
 }
 
+/* A double holds 53 bits: a checksum goes as two. */
+static void put_words(double row[WORDS], const struct step_words *w)
+{
+    row[0] = w->stop;
+    row[1] = w->phase;
+    row[2] = (double)w->memory;
+    row[3] = w->stall;
+    row[4] = w->step_seconds;
+    row[5] = (double)(w->replica >> 32);
+    row[6] = (double)(w->replica & UINT32_MAX);
+}
+
+static struct step_words get_words(const double row[WORDS])
+{
+    return (struct step_words){ .stop = (int)row[0],
+                                .phase = (int)row[1],
+                                .memory = (int64_t)row[2],
+                                .stall = row[3],
+                                .step_seconds = row[4],
+                                .replica = (uint64_t)row[5] << 32 | (uint64_t)row[6] };
+}
+
 static void pack(struct trainer *t, const double *labels, struct step_words words)
 {
     int64_t turns =
@@ -150,8 +184,7 @@ static void pack(struct trainer *t, const double *labels, struct step_words word
                         comm_size(t->comm), comm_rank(t->comm));
     double *loss = t->mine + WORDS, *count = loss + leaf_room(t);
 
-    t->mine[0] = words.stop;
-    t->mine[1] = words.phase;
+    put_words(t->mine, &words);
     for (int64_t i = 0; i < turns; i++) {
         loss[i] = t->loss_host[i];
         count[i] = labels[i];
@@ -166,8 +199,7 @@ static kr_status gather(struct trainer *t)
     double begin = clock_now();
 
     pulse_phase(t->pulse, PULSE_REDUCING);
-    TRY(comm_all_gather_bytes(t->comm, t->mine, (size_t)row_len(t) * sizeof(double),
-                              t->all));
+    TRY(comm_all_gather_bytes(t->comm, t->mine, exchange_row_bytes(t), t->all));
     t->waited += clock_now() - begin;
     return KR_OK;
 }
@@ -180,11 +212,15 @@ kr_status exchange(struct trainer *t, const double *labels, struct step_words wo
     TRY(kern_download(t->q, t->loss_host, t->loss,
                       (size_t)leaf_room(t) * sizeof(double)));
     TRY(kern_queue_sync(t->q));
-    if (gradient) TRY(own_blocks(t));
+    if (gradient) {
+        TRY(own_blocks(t));
+        t->loss_host[0] =
+            fault_loss(&t->fault, t->step, comm_rank(t->comm), t->loss_host[0]);
+    }
     pack(t, labels, words);
     TRY(gather(t));
     for (int32_t r = 0; words_all && r < comm_size(t->comm); r++)
-        words_all[r] = (struct step_words){ (int)row_of(t, r)[0], (int)row_of(t, r)[1] };
+        words_all[r] = get_words(row_of(t, r));
     sum_leaves(t, &sums);
     if (gradient) TRY(sum_blocks(t, &sums.squares));
     *out = sums;

@@ -27,6 +27,12 @@ kr_status exchange(struct trainer *t, const double *labels, struct step_words wo
                    bool gradient, struct exchange_sums *out,
                    struct step_words *words_all);
 
+/* Of a rank's row of t->all: all bytes; of the words that it begins with; of the losses of
+ * its micro-batches, which follow. */
+size_t exchange_row_bytes(const struct trainer *t);
+size_t exchange_words_bytes(void);
+size_t exchange_loss_bytes(const struct trainer *t);
+
 /* Pairwise sum in a fixed order. */
 double exchange_sum(const double *x, int64_t n);
 

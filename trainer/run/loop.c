@@ -2,45 +2,21 @@
  * loop.c - steps, and what happens between them.
  *
  * Order within a step: compute and exchange (all ranks learn all wishes and phases), then
- * report, move a save on, evaluate, start a save, stop.  Everything that is decided is
- * decided from what the exchange told all ranks alike.
+ * report, move a snapshot and a save on, evaluate, take a snapshot, start a save, stop.
+ * Everything that is decided is decided from what the exchange told all ranks alike.  What
+ * becomes of steps that go wrong is in trouble.c.
  */
 #include "trainer/run/loop.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "trainer/run/best.h"
-#include "trainer/run/plan.h"
-#include "trainer/run/report.h"
-#include "trainer/run/resume.h"
+#include "trainer/run/loop_parts.h"
 #include "trainer/run/speech.h"
-#include "trainer/run/stop.h"
-
-struct loop {
-    struct comm *comm;
-    const struct settings *set;
-    const char *run;
-    struct plan plan;
-    uint64_t available; /* bytes of memory to this rank, at the start */
-    struct trainer trainer;
-    struct state state;
-    struct ckpt *ckpt;
-    struct best *best;     /* NULL: not asked for */
-    struct report *report; /* rank 0 */
-    struct pulse *pulse;
-    struct step_words *words;
-    enum ckpt_phase *phases;
-    char *settings_text;
-    int64_t announced; /* newest checkpoint that was reported */
-};
-
-static bool is_first(const struct loop *l) { return comm_rank(l->comm) == 0; }
 
 /* ---- start ------------------------------------------------------------------------------ */
 
@@ -95,6 +71,7 @@ static kr_status open_loop(struct loop *l, const char *about)
 
     TRY(mem_alloc(&l->words, ranks, sizeof *l->words, "words"));
     TRY(mem_alloc(&l->phases, ranks, sizeof *l->phases, "phases"));
+    TRY(mem_alloc(&l->suspect, ranks, sizeof *l->suspect, "suspects"));
     TRY(plan_check(&l->plan, &l->available, s, l->comm));
     TRY(comm_agree(l->comm, trainer_open(&l->trainer, s, l->comm, true)));
     l->trainer.pulse = l->pulse;
@@ -104,13 +81,14 @@ static kr_status open_loop(struct loop *l, const char *about)
     TRY(ckpt_open(&l->ckpt, l->comm, &config));
     pulse_who(l->pulse, ckpt_generation(l->ckpt), comm_rank(l->comm), comm_size(l->comm));
     TRY(comm_agree(l->comm, state_open(&l->state, &l->trainer)));
-    return s->ckpt_best && l->trainer.valid
-               ? best_open(&l->best, &l->trainer, l->run, about)
-               : KR_OK;
+    if (s->ckpt_best && l->trainer.valid)
+        TRY(best_open(&l->best, &l->trainer, l->run, about));
+    return keep_open(&l->keep, &l->trainer, &l->state, l->run, ckpt_generation(l->ckpt));
 }
 
-static void close_loop(struct loop *l)
+static void close_loop(struct loop *l, bool ended)
 {
+    keep_close(&l->keep, ended);
     ckpt_close(l->ckpt);
     best_close(l->best);
     state_close(&l->state);
@@ -118,30 +96,73 @@ static void close_loop(struct loop *l)
     trainer_close(&l->trainer);
     mem_free(l->words);
     mem_free(l->phases);
+    mem_free(l->suspect);
     mem_free(l->settings_text);
 }
 
 /* ---- one step --------------------------------------------------------------------------- */
 
-static kr_status step_once(struct loop *l, int64_t step, enum stop_wish *wish)
+static struct step_words own_words(const struct loop *l)
 {
-    struct step_words mine = { (int)stop_asked(is_first(l) ? l->run : NULL),
-                               (int)ckpt_phase(l->ckpt) };
-    struct report_step told = { .step = step + 1 };
-    double start = clock_now(), stalled = kern_queue_stalled(l->trainer.q);
-    double waited = l->trainer.waited;
+    struct step_words w = { .stop = (int)stop_asked(is_first(l) ? l->run : NULL),
+                            .phase = (int)ckpt_phase(l->ckpt),
+                            .step_seconds = l->step_seconds };
 
-    TRY(trainer_step(&l->trainer, step, mine, &told.stats, l->words));
-    told.seconds = clock_now() - start;
-    told.exposed_seconds = kern_queue_stalled(l->trainer.q) - stalled;
-    waited = l->trainer.waited - waited + told.exposed_seconds;
-    pulse_step(l->pulse, step + 1, told.stats.loss, told.seconds - waited, waited);
+    keep_words(&l->keep, &w);
+    return w;
+}
+
+/* A step was done: tell. */
+static void tell(struct loop *l, const struct step_stats *stats, double seconds,
+                 double exposed, double waited)
+{
+    struct report_step told = { l->step, *stats, seconds, exposed };
+
+    l->step_seconds = seconds;
+    pulse_step(l->pulse, l->step, stats->loss, seconds - waited, waited);
     report_step(l->report, &told);
+}
+
+/* What all ranks told in the step that was computed. */
+static kr_status hear(struct loop *l, enum stop_wish *wish)
+{
+    struct keep_verdict verdict;
+
     for (int32_t r = 0; r < comm_size(l->comm); r++) {
         l->phases[r] = (enum ckpt_phase)l->words[r].phase;
         if (l->words[r].stop > (int)*wish) *wish = (enum stop_wish)l->words[r].stop;
     }
+    TRY(keep_step(&l->keep, l->words, &verdict));
+    if (verdict.step >= 0) return trouble_replicas(l, &verdict);
     return ckpt_advance(l->ckpt, l->phases);
+}
+
+static kr_status flip_if_asked(struct loop *l)
+{
+    int bit = fault_flip(&l->trainer.fault, l->step, comm_rank(l->comm));
+
+    return bit < 0 ? KR_OK : shard_flip(l->trainer.shard, bit);
+}
+
+/* Compute step l->step + 1; it is done, or gone back from, or left out. */
+static kr_status step_once(struct loop *l, enum stop_wish *wish)
+{
+    struct step_words mine = own_words(l);
+    struct step_stats stats;
+    double start = clock_now(), stalled = kern_queue_stalled(l->trainer.q), exposed;
+    double waited = l->trainer.waited;
+    kr_status st = trainer_step(&l->trainer, l->step, mine, &stats, l->words);
+    int64_t was = l->step;
+
+    if (st == KR_ERR_NUMERIC) return trouble_not_finite(l, mine, &stats);
+    TRY(st);
+    l->skipped = 0;
+    l->step++;
+    exposed = kern_queue_stalled(l->trainer.q) - stalled;
+    tell(l, &stats, clock_now() - start, exposed, l->trainer.waited - waited + exposed);
+    TRY(hear(l, wish));
+    if (l->step == was + 1) TRY(trouble_spike(l, stats.loss));
+    return l->step == was + 1 ? flip_if_asked(l) : KR_OK;
 }
 
 static void announce_save(struct loop *l)
@@ -175,30 +196,41 @@ static kr_status evaluate(struct loop *l, int64_t step, int64_t batches)
     return KR_OK;
 }
 
-static kr_status save(struct loop *l, int64_t step)
-{
-    pulse_phase(l->pulse, PULSE_SAVING);
-    return ckpt_save(l->ckpt, l->trainer.q, &l->state.view, step, step * l->set->batch,
-                     l->settings_text);
-}
-
 static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
-/* Steps from start to end; *wish says why it ended early. */
-static kr_status run_steps(struct loop *l, int64_t start, int64_t end,
-                           enum stop_wish *wish)
+/* To disk, if all ranks hold the same. */
+static kr_status save(struct loop *l)
+{
+    struct keep_verdict verdict;
+
+    pulse_phase(l->pulse, PULSE_SAVING);
+    TRY(keep_compare(&l->keep, l->step, &verdict));
+    if (verdict.step >= 0) return trouble_replicas(l, &verdict);
+    return ckpt_save(l->ckpt, l->trainer.q, &l->state.view, l->step,
+                     l->step * l->set->batch, l->settings_text);
+}
+
+/* What follows a step that is done. */
+static kr_status between_steps(struct loop *l, int64_t end, enum stop_wish wish)
 {
     const struct settings *s = l->set;
+    bool last = l->step == end || wish != STOP_NO;
 
-    for (int64_t step = start; step < end && *wish == STOP_NO; step++) {
-        int64_t done = step + 1;
+    announce_save(l);
+    if (due(l->step, s->eval_every) && l->step < end)
+        TRY(evaluate(l, l->step, s->eval_batches));
+    if (!last) TRY(keep_take(&l->keep, l->step));
+    return due(l->step, s->ckpt_every) || last ? save(l) : KR_OK;
+}
 
-        TRY(step_once(l, step, wish));
-        announce_save(l);
-        if (due(done, s->eval_every) && done < end)
-            TRY(evaluate(l, done, s->eval_batches));
-        if (due(done, s->ckpt_every) || done == end || *wish != STOP_NO)
-            TRY(save(l, done));
+/* Steps until the end; *wish says why it ended early. */
+static kr_status run_steps(struct loop *l, int64_t end, enum stop_wish *wish)
+{
+    while (l->step < end && *wish == STOP_NO) {
+        int64_t was = l->step;
+
+        TRY(step_once(l, wish));
+        if (l->step == was + 1) TRY(between_steps(l, end, *wish));
     }
     return KR_OK;
 }
@@ -221,32 +253,64 @@ static kr_status finish(struct loop *l, int64_t end, enum stop_wish wish, bool a
     return end == l->set->steps ? evaluate(l, end, 0) : KR_OK;
 }
 
+static void tell_resumed(struct loop *l, const struct resumed *from, int64_t reached)
+{
+    const char *source = from->from_memory ? "node memory" : "disk";
+
+    if (from->is_new) return;
+    if (reached > from->step)
+        report_event(l->report, "resume", from->step,
+                     "resumed at step %" PRId64 " from %s; %" PRId64 " step%s again",
+                     from->step, source, reached - from->step,
+                     reached - from->step == 1 ? " is done" : "s are done");
+    else
+        report_event(l->report, "resume", from->step,
+                     "resumed at step %" PRId64 " from %s", from->step, source);
+}
+
+static kr_status start(struct loop *l, int64_t end)
+{
+    int64_t reached = is_first(l) ? report_reached(l->run) : 0;
+    struct resumed from;
+
+    pulse_phase(l->pulse, PULSE_READING);
+    TRY(resume(l->ckpt, l->keep.snapshot, &l->trainer, &l->state, &from));
+    TRY(comm_agree(l->comm, open_files(l)));
+    tell_resumed(l, &from, reached);
+    TRY(keep_start(&l->keep, &from));
+    l->step = from.step;
+    if (l->step < end) return KR_OK;
+    if (is_first(l))
+        LOG_NOTE("nothing to train: step %" PRId64 " is done, %s = %" PRId64, l->step,
+                 end < l->set->steps ? "train.stop_after" : "train.steps", end);
+    return from.from_memory ? save(l) : KR_OK; /* disk does not have it yet */
+}
+
 kr_status loop_train(struct comm *c, const struct settings *set, const char *run,
                      const char *about, struct pulse *pulse, bool *stopped)
 {
-    struct loop l = {
-        .comm = c, .set = set, .run = run, .pulse = pulse, .announced = -1
-    };
-    int64_t start = 0, end;
+    struct loop l = { .comm = c,
+                      .set = set,
+                      .run = run,
+                      .pulse = pulse,
+                      .announced = -1,
+                      .nan_step = -1,
+                      .spike_step = -1 };
+    int64_t end;
     enum stop_wish wish = STOP_NO;
+    bool any;
     kr_status st;
 
     TRY_OR(st, open_loop(&l, about), done);
     set = l.set;
     end = set->stop_after > 0 && set->stop_after < set->steps ? set->stop_after
                                                               : set->steps;
-    pulse_phase(pulse, PULSE_READING);
-    TRY_OR(st, resume(l.ckpt, &l.trainer, &l.state, &start), done);
-    TRY_OR(st, comm_agree(c, open_files(&l)), done);
-    if (start > 0)
-        report_event(l.report, "resume", start, "resumed at step %" PRId64, start);
-    if (start >= end && is_first(&l))
-        LOG_NOTE("nothing to train: step %" PRId64 " is done, %s = %" PRId64, start,
-                 end < set->steps ? "train.stop_after" : "train.steps", end);
-    TRY_OR(st, run_steps(&l, start, end, &wish), done);
-    st = finish(&l, end, wish, start < end);
+    TRY_OR(st, start(&l, end), done);
+    any = l.step < end;
+    TRY_OR(st, run_steps(&l, end, &wish), done);
+    st = finish(&l, end, wish, any);
     *stopped = wish == STOP_REQUEUE;
 done:
-    close_loop(&l);
+    close_loop(&l, st == KR_OK);
     return st;
 }

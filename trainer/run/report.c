@@ -52,6 +52,25 @@ done:
     return st;
 }
 
+enum { TAIL = 1 << 16 /* bytes at the end of a log that hold its last steps */ };
+
+int64_t report_reached(const char *run)
+{
+    char path[FS_PATH], text[TAIL + 1];
+    int64_t reached = 0, step;
+    size_t got;
+    FILE *f;
+
+    if (fs_path(path, "%s/log.jsonl", run) != KR_OK || !(f = fopen(path, "r"))) return 0;
+    if (fseek(f, -TAIL, SEEK_END) != 0) rewind(f);
+    got = fread(text, 1, TAIL, f);
+    fclose(f);
+    text[got] = '\0';
+    for (const char *at = text; (at = strstr(at, "{\"step\":")); at++)
+        if (sscanf(at, "{\"step\":%" SCNd64, &step) == 1) reached = step;
+    return reached;
+}
+
 /* Leave a line that is rewritten in place. */
 static void end_line(struct report *r)
 {

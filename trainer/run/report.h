@@ -26,6 +26,9 @@ kr_status report_open(struct report **out, const struct settings *set, const cha
                       const struct model_shape *shape, int32_t ranks);
 void report_close(struct report *r);
 
+/* Newest step that the log of a run tells of; 0: none. */
+int64_t report_reached(const char *run);
+
 void report_step(struct report *r, const struct report_step *s);
 void report_eval(struct report *r, int64_t step, double loss, int64_t tokens);
 

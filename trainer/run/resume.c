@@ -109,27 +109,88 @@ done:
     return st;
 }
 
-kr_status resume(struct ckpt *k, struct trainer *t, const struct state *s, int64_t *step)
+/* ---- memory ------------------------------------------------------------------------ */
+
+static void say_why_not(const struct snapshot_found *f, int64_t disk)
+{
+    if (f->seen > disk)
+        LOG_WARNING("the snapshot of step %" PRId64
+                    " in node memory is not whole: parts of "
+                    "%d ranks are lost",
+                    f->seen, f->lost);
+    else if (f->seen < 0 && f->was_on)
+        LOG_WARNING("the nodes hold no snapshot of this run in memory any more");
+}
+
+/* From a whole snapshot later than checkpoint `disk`.  *used: it was, and is loaded. */
+static kr_status from_memory(struct snapshot *m, struct trainer *t,
+                             const struct ckpt_info *disk, bool *used,
+                             struct resumed *out)
+{
+    struct snapshot_found found;
+    kr_status st;
+
+    *used = false;
+    TRY(snapshot_find(m, disk->step, disk->generation, &found));
+    if (found.step < 0) {
+        if (comm_rank(t->comm) == 0) say_why_not(&found, disk->step);
+        return KR_OK;
+    }
+    st = snapshot_load(m, t->q);
+    if (st == KR_ERR_DATA || st == KR_ERR_IO) {
+        if (comm_rank(t->comm) == 0)
+            LOG_WARNING("the snapshot of step %" PRId64 " cannot be loaded", found.step);
+        return KR_OK;
+    }
+    if (st == KR_OK) st = shard_publish(t->shard, true);
+    *used = st == KR_OK;
+    *out = (struct resumed){ .step = found.step, .from_memory = true };
+    return st;
+}
+
+/* ---- disk -------------------------------------------------------------------------- */
+
+/* From the checkpoint that was found, or the first good one before it. */
+static kr_status from_disk(struct ckpt *k, struct trainer *t, const struct state *s,
+                           struct ckpt_info *info, struct resumed *out)
 {
     for (;;) {
-        struct ckpt_info info;
         kr_status st;
 
-        TRY(ckpt_next(k, &info));
-        if (info.step < 0) {
-            *step = 0;
+        if (info->step < 0) {
+            *out = (struct resumed){ .is_new = true };
+            TRY(trainer_clear(t)); /* this may be no first start */
             return t->set.init[0] ? init_from(t) : trainer_init(t);
         }
-        st = load(k, t, s, &info);
-        mem_free(info.settings);
+        st = load(k, t, s, info);
+        mem_free(info->settings);
+        info->settings = NULL;
         if (st == KR_OK) {
-            *step = info.step;
+            *out = (struct resumed){ .step = info->step };
             return KR_OK;
         }
         if (st != KR_ERR_DATA && st != KR_ERR_IO) return st;
         if (comm_rank(t->comm) == 0)
-            LOG_WARNING("%s is damaged; trying the one before", info.path);
+            LOG_WARNING("%s is damaged; trying the one before", info->path);
+        TRY(ckpt_next(k, info));
     }
+}
+
+kr_status resume(struct ckpt *k, struct snapshot *m, struct trainer *t,
+                 const struct state *s, struct resumed *out)
+{
+    struct ckpt_info info = { .step = -1 };
+    kr_status st = ckpt_next(k, &info), memory;
+    bool used = false;
+
+    if (m && (st == KR_OK || st == KR_ERR_NO_CKPT)) {
+        memory = from_memory(m, t, &info, &used, out);
+        if (used || memory != KR_OK) {
+            mem_free(info.settings);
+            return memory;
+        }
+    }
+    return st == KR_OK ? from_disk(k, t, s, &info, out) : st;
 }
 
 kr_status resume_settings(struct ckpt *k, const struct comm *c, const char *path,

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -55,6 +56,9 @@ const struct cfg_field settings_table[] = {
     CFG_INT_FIXED(S, micro_batch, "train.micro_batch", "4", 1, 1 << 20, "sequences computed at a time by a rank"),
     CFG_INT_FIXED(S, seed, "train.seed", "1", 0, 1e15, "start values of the weights"),
     CFG_TEXT(S, init, "train.init", "", "run or checkpoint whose weights a new run starts from; model.* are taken from it; empty: by train.seed"),
+    CFG_ONE_OF(S, on_nan, "train.on_nan", "stop", "stop|rollback|skip", "when loss or gradient is not finite, twice alike: end, go back once, leave the step out"),
+    CFG_REAL(S, spike, "train.spike", "6", 0, 1e9, "a loss so many running deviations above the running mean is a spike; 0: not looked for"),
+    CFG_ONE_OF(S, on_spike, "train.on_spike", "note", "note|rollback", "say so; or go back once and compute it again"),
     CFG_INT(S, stop_after, "train.stop_after", "0", 0, 1e15, "save and end at this step, the schedule unchanged; 0: at train.steps"),
     CFG_ONE_OF(S, recompute, "train.recompute", "none", "none|selective|full",
                "activations to make again in the backward, the bits are the same; selective: of norms and activations, full: all but the blocks' inputs"),
@@ -86,6 +90,9 @@ const struct cfg_field settings_table[] = {
     CFG_INT(S, ckpt_keep, "checkpoint.keep", "2", 1, 1e6, "checkpoints to keep"),
     CFG_FLAG(S, ckpt_best, "checkpoint.best", "false", "keep the weights of the lowest held-out loss in RUN/best"),
     CFG_FLAG(S, ckpt_async, "checkpoint.async", "true", "write while training goes on"),
+    CFG_TEXT(S, snapshot_every, "snapshot.every", "auto", "steps between snapshots in node memory; auto: from their cost and snapshot.mttf; 0: none"),
+    CFG_TEXT(S, snapshot_dir, "snapshot.dir", "/dev/shm", "folder in the memory of each node"),
+    CFG_REAL(S, snapshot_mttf, "snapshot.mttf", "8", 1e-3, 1e6, "hours between faults of the whole run, as expected"),
     CFG_INT(S, eval_every, "eval.every", "100", 0, 1e15, "steps between evaluations; 0: only at the end"),
     CFG_INT(S, eval_batches, "eval.batches", "4", 0, 1e12, "batches of an evaluation during training; the one at the end and 0 take all"),
 
@@ -173,10 +180,22 @@ static kr_status check_device(const struct settings *s)
 
 int64_t settings_leaves(const struct settings *s) { return s->batch / s->micro_batch; }
 
+/* auto, or a number of steps. */
+static kr_status check_every(const char *text)
+{
+    char *end;
+    long long n = strtoll(text, &end, 10);
+
+    if (strcmp(text, "auto") == 0 || (end != text && *end == '\0' && n >= 0))
+        return KR_OK;
+    return KR_FAIL(KR_ERR_ARG, "snapshot.every = %s: want auto or a number from 0", text);
+}
+
 kr_status settings_check(const struct settings *s, int32_t ranks)
 {
     struct model_shape shape;
 
+    TRY(check_every(s->snapshot_every));
     settings_shape(s, &shape);
     if (s->head_dim == 0 && s->dim % s->heads != 0)
         return KR_FAIL(KR_ERR_ARG,

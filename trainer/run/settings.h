@@ -18,6 +18,8 @@ enum { SETTINGS_TEXT = 180 /* an INI line of inih has room for it */ };
 enum schedule { SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_CONSTANT };
 enum precision { PRECISION_AUTO, PRECISION_FP32, PRECISION_BF16, PRECISIONS };
 enum storage { STORAGE_FP32, STORAGE_BF16 }; /* fp32: the device's wide type */
+enum on_nan { ON_NAN_STOP, ON_NAN_ROLLBACK, ON_NAN_SKIP };
+enum on_spike { ON_SPIKE_NOTE, ON_SPIKE_ROLLBACK };
 enum reduce { REDUCE_CANONICAL, REDUCE_LIBRARY };
 
 struct settings {
@@ -39,6 +41,8 @@ struct settings {
     int64_t steps, batch, micro_batch, seed, stop_after;
     char init[SETTINGS_TEXT];
     int recompute, grads; /* enum model_recompute, enum storage */
+    int on_nan, on_spike;
+    double spike;
 
     double lr, min_lr, decay_share, weight_decay, beta1, beta2, eps, clip;
     int64_t warmup;
@@ -52,6 +56,8 @@ struct settings {
 
     int64_t ckpt_every, ckpt_keep;
     bool ckpt_async, ckpt_best;
+    char snapshot_every[24], snapshot_dir[SETTINGS_TEXT];
+    double snapshot_mttf;
     int64_t eval_every, eval_batches;
 
     char device[16];

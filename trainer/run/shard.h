@@ -132,4 +132,12 @@ struct shard_bytes shard_plan(const struct params *params, int32_t size,
                               const struct shard_config *config, enum kern_dtype type,
                               enum kern_dtype wide);
 
+/* [local] Checksum of what all ranks hold alike: the weights before stage 3, all optimizer
+ * state in stage 0; waits until they are published.  Never 0. */
+kr_status shard_checksum(struct shard *s, uint64_t *out);
+
+/* [local] Flip one bit of a weight in the middle of the first unit (of the wide one where
+ * this rank holds it); for tests. */
+kr_status shard_flip(struct shard *s, int bit);
+
 #endif

@@ -1,8 +1,10 @@
 /* state.c - the list of tensors, and which part of each this rank stands for. */
 #include "trainer/run/state.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 
 static const char *const kinds[] = { "weight", "adam_m", "adam_v" };
@@ -18,14 +20,19 @@ static enum kern_dtype type_of(const struct trainer *t, int kind)
     return kind == 0 ? kern_device_wide(t->device) : t->moments;
 }
 
+/* The elements of parameter i in a part of its unit. */
+static struct span in_unit(const struct param *p, struct span part)
+{
+    return part_meet(part, (struct span){ p->offset, p->offset + p->rows * p->cols });
+}
+
 /* The part of parameter i that this rank stands for; false if there is none. */
 static bool piece_of(const struct trainer *t, const struct shard_own *share, int32_t i,
                      int kind, struct ckpt_piece *out)
 {
     const struct param *p = &t->params.list[i];
     const struct shard_own *o = &share[p->unit];
-    struct span both =
-        part_meet(o->span, (struct span){ p->offset, p->offset + p->rows * p->cols });
+    struct span both = in_unit(p, o->span);
     size_t elem = kern_dtype_bytes(type_of(t, kind));
 
     if (both.begin == both.end) return false;
@@ -88,4 +95,51 @@ void state_close(struct state *s)
     mem_free(s->tensors);
     mem_free(s->pieces);
     *s = (struct state){ 0 };
+}
+
+/* As piece_of, for the rank and the number of ranks that shard.h would give the share. */
+static bool extent_of(const struct trainer *t, int32_t world, int32_t rank, int32_t i,
+                      int kind, struct snapshot_extent *out)
+{
+    const struct param *p = &t->params.list[i];
+    struct span both = in_unit(p, part_own(t->params.unit_len[p->unit], world, rank));
+
+    if (both.begin == both.end) return false;
+    *out = (struct snapshot_extent){ kind * t->params.count + i, both.begin - p->offset,
+                                     both.end - both.begin };
+    return true;
+}
+
+kr_status state_layout(void *self, int32_t world, int32_t rank,
+                       struct snapshot_extent **out, int32_t *count)
+{
+    const struct trainer *t = self;
+    int used = t->training ? KINDS : 1;
+    struct snapshot_extent *list = NULL;
+    int32_t n = 0;
+
+    TRY(mem_alloc(&list, (size_t)(t->params.count * used), sizeof *list, "a layout"));
+    for (int kind = 0; kind < used; kind++)
+        for (int32_t i = 0; i < t->params.count; i++)
+            n += extent_of(t, world, rank, i, kind, &list[n]);
+    *out = list;
+    *count = n;
+    return KR_OK;
+}
+
+uint64_t state_fingerprint(const struct state *s, const struct settings *set)
+{
+    struct mem_text text = { 0 };
+    uint64_t sum;
+    char value[2 * SETTINGS_TEXT];
+
+    for (const struct cfg_field *f = settings_table; f->name; f++)
+        if (f->fixed)
+            mem_printf(&text, "%s=%s\n", f->name, cfg_value(f, set, value, sizeof value));
+    for (int32_t i = 0; i < s->view.tensor_count; i++)
+        mem_printf(&text, "%s %" PRId64 " %" PRId64 " %d\n", s->tensors[i].name,
+                   s->tensors[i].rows, s->tensors[i].cols, (int)s->tensors[i].type);
+    sum = text.failed ? 0 : hash64(text.at, text.len);
+    mem_text_free(&text);
+    return sum;
 }

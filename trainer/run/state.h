@@ -9,6 +9,7 @@
 #define TRAIN_STATE_H
 
 #include "checkpoints/ckpt.h"
+#include "checkpoints/snapshot.h"
 #include "trainer/run/trainer.h"
 
 struct state {
@@ -21,5 +22,13 @@ struct state {
 kr_status state_open(struct state *out, const struct trainer *t);
 kr_status state_open_weights(struct state *out, const struct trainer *t); /* only those */
 void state_close(struct state *s);
+
+/* The part of any rank of any number of ranks; snapshot_config.layout, self is t. */
+kr_status state_layout(void *t, int32_t world, int32_t rank, struct snapshot_extent **out,
+                       int32_t *count);
+
+/* A checksum of the tensors and of all settings that may not change in a run; 0: no
+ * memory. */
+uint64_t state_fingerprint(const struct state *s, const struct settings *set);
 
 #endif

@@ -106,14 +106,6 @@ static struct kern_adamw plan_update(const struct settings *s, int64_t step, dou
     };
 }
 
-static kr_status check_finite(int64_t step, double loss, double norm)
-{
-    if (isfinite(loss) && isfinite(norm)) return KR_OK;
-    return KR_FAIL(KR_ERR_NUMERIC,
-                   "step %" PRId64 ": loss %g, gradient norm %g; nothing was updated",
-                   step + 1, loss, norm);
-}
-
 kr_status trainer_step(struct trainer *t, int64_t step, struct step_words words,
                        struct step_stats *stats, struct step_words *out)
 {
@@ -127,6 +119,7 @@ kr_status trainer_step(struct trainer *t, int64_t step, struct step_words words,
     kr_status st;
 
     TRY(mem_alloc(&labels, (size_t)turns, sizeof *labels, "label counts"));
+    t->step = step + 1;
     shard_begin(t->shard, step);
     for (int64_t i = 0; i < turns; i++)
         TRY_OR(st, train_leaf(t, step, i, t->loss + i, &labels[i]), done);
@@ -135,13 +128,14 @@ kr_status trainer_step(struct trainer *t, int64_t step, struct step_words words,
     TRY_OR(st, exchange(t, labels, words, true, &sums, out), done);
     to_mean = places / sums.labels;
     norm = sqrt(sums.squares) * to_mean;
-    TRY_OR(st, check_finite(step, sums.loss, norm), done);
+    *stats = (struct step_stats){ sums.loss / sums.labels, norm, lr_at(s, step),
+                                  s->batch * s->context };
+    st = isfinite(sums.loss) && isfinite(norm) ? KR_OK : KR_ERR_NUMERIC;
+    if (st != KR_OK) goto done;
     pulse_phase(t->pulse, PULSE_UPDATING);
     plan = plan_update(s, step, norm, to_mean);
     TRY_OR(st, update(t, step, &plan), done);
     TRY_OR(st, shard_publish(t->shard, false), done);
-    *stats = (struct step_stats){ sums.loss / sums.labels, norm, plan.lr,
-                                  s->batch * s->context };
 done:
     mem_free(labels);
     return st;

@@ -56,6 +56,7 @@ kr_status trainer_open(struct trainer *t, const struct settings *set, struct com
     *t = (struct trainer){ .set = *set, .comm = comm, .training = training };
     settings_shape(set, &t->shape);
     t->rows = set->micro_batch * set->context;
+    TRY_OR(st, fault_read(&t->fault), done);
     TRY_OR(st, params_build(&t->params, &t->shape), done);
     TRY_OR(st,
            kern_device_open(&t->device, settings_device(set), comm_local_rank(comm),
@@ -189,6 +190,20 @@ static kr_status init_param(struct trainer *t, const struct shard_own *own, int3
         TRY(kern_upload(t->q, to, type == KERN_F64 ? (void *)wide : (void *)narrow,
                         (size_t)n * elem));
         TRY(kern_queue_sync(t->q));
+    }
+    return KR_OK;
+}
+
+kr_status trainer_clear(struct trainer *t)
+{
+    int count;
+    const struct shard_own *own = shard_own(t->shard, &count);
+
+    for (int i = 0; i < count && t->training; i++) {
+        int64_t n = own[i].span.end - own[i].span.begin;
+
+        TRY(kern_fill(t->q, kern_mat(own[i].m, 1, n, t->moments), 0));
+        TRY(kern_fill(t->q, kern_mat(own[i].v, 1, n, t->moments), 0));
     }
     return KR_OK;
 }

@@ -15,6 +15,7 @@
 #include "scheduler/pulse.h"
 #include "trainer/data/dataset.h"
 #include "trainer/model/model.h"
+#include "trainer/run/fault.h"
 #include "trainer/run/settings.h"
 #include "trainer/run/shard.h"
 
@@ -30,6 +31,8 @@ struct trainer {
     struct model *model;
     struct dataset *train, *valid;
     struct pulse *pulse; /* the caller's; NULL: nobody watches */
+    struct numeric_fault fault;
+    int64_t step; /* the one that is computed, from 1 */
     bool training;
     int64_t rows;  /* tokens in a micro-batch */
     double waited; /* seconds that exchanges have waited for other ranks */
@@ -50,10 +53,14 @@ struct step_stats {
     int64_t tokens; /* over all ranks */
 };
 
-/* Two words that each rank gives to all ranks in a step: a wish to stop, and the phase of
- * its checkpoint writer. */
+/* What each rank gives to all ranks in a step besides its losses. */
 struct step_words {
-    int stop, phase;
+    int stop;            /* a wish, enum stop_wish */
+    int phase;           /* of its checkpoint writer */
+    int64_t memory;      /* its newest snapshot, snapshot_newest */
+    double stall;        /* seconds that the last snapshot held it up */
+    double step_seconds; /* of the step before, all of it */
+    uint64_t replica;    /* checksum of what all ranks hold alike; 0: not looked at */
 };
 
 /* [collective] Open device, queue, parameters and, if `training`, gradients and optimizer
@@ -68,12 +75,15 @@ kr_status trainer_open_data(struct trainer *t);
 /* [collective] Only what evaluation reads, all of `path`. */
 kr_status trainer_open_valid(struct trainer *t, const char *path);
 
+/* [local] Moments zero, as after trainer_open. */
+kr_status trainer_clear(struct trainer *t);
+
 /* [collective] Weights from train.seed. */
 kr_status trainer_init(struct trainer *t);
 
 /* [collective] Step number `step` (0, 1, ...), on samples step * batch on.  words: this
- * rank's; out: those of all ranks, `size` of them.  KR_ERR_NUMERIC: loss or gradient is
- * not finite; the weights are then unchanged. */
+ * rank's; out: those of all ranks, `size` of them.  KR_ERR_NUMERIC (not logged): loss
+ * or gradient is not finite; nothing was updated, *stats and *out are set. */
 kr_status trainer_step(struct trainer *t, int64_t step, struct step_words words,
                        struct step_stats *stats, struct step_words *out);
 

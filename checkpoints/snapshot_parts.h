@@ -1,0 +1,75 @@
+/* snapshot_parts.h - what the two halves of snapshot.h share.  For them only. */
+#ifndef CKPT_SNAPSHOT_PARTS_H
+#define CKPT_SNAPSHOT_PARTS_H
+
+#include <stdatomic.h>
+
+#include "checkpoints/background.h"
+#include "checkpoints/memory.h"
+#include "checkpoints/snapshot.h"
+
+/* In the run directory: the name of its memory's folders but for the node, so that whoever
+ * ends a run for good can remove them; and, with its checkpoints, who this run is. */
+#define SNAPSHOT_WHERE    "memory"
+#define SNAPSHOT_IDENTITY "checkpoints/run-id"
+
+/* A part of another rank that is kept here. */
+struct snapshot_copy {
+    int32_t rank;
+    uint64_t bytes;
+    char *payload;
+    struct memory_head head;
+    struct memory *memory;
+};
+
+/* A part that some rank has found in the memory of its node. */
+struct snapshot_part {
+    struct memory_head
+        head; /* world, rank, generation, step, samples, layout, bytes, sums */
+    int32_t holder, buffer;
+    bool is_copy;
+};
+
+/* The schemes of snapshot.h, from the most to the least. */
+enum snapshot_scheme { SNAPSHOT_PARTNER, SNAPSHOT_DOUBLE, SNAPSHOT_SINGLE, SNAPSHOT_OFF };
+
+enum snapshot_stage { SNAPSHOT_IDLE, SNAPSHOT_SENDING, SNAPSHOT_WRITING };
+
+struct snapshot {
+    struct comm *comm;
+    struct snapshot_config config;
+    const struct ckpt_state *state;
+    struct memory_run run;
+    uint64_t own_layout;
+    char folder[FS_PATH]; /* "": there is none to be had */
+    uint64_t *part_bytes; /* (size) */
+    int scheme;
+    bool was_on; /* rank 0: the run has had memory on its nodes */
+
+    /* one in progress */
+    enum snapshot_stage stage;
+    int64_t step, sent, chunks;
+    _Atomic int64_t newest;
+    kr_status status; /* of the own part; the thread's until it is joined */
+    struct memory_head head;
+    char *payload;
+    struct memory *own;
+    int32_t keeper, copy_count;
+    struct snapshot_copy *copies;
+    struct comm_packet *packets;
+    struct background thread;
+    bool cleaned;
+
+    /* found after a restart */
+    struct snapshot_part
+        *parts; /* all good ones of all ranks, the same list everywhere */
+    int32_t part_count;
+    int64_t found_step, found_generation; /* -1: nothing */
+};
+
+/* [local] Make all parts on this node that are not of the snapshot that was loaded hold
+ * nothing. */
+void snapshot_forget_found(struct snapshot *s, bool loaded);
+void snapshot_drop_found(struct snapshot *s);
+
+#endif
