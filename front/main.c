@@ -18,6 +18,7 @@
 #include "base/mem.h"
 #include "checkpoints/tool.h"
 #include "scheduler/agent.h"
+#include "scheduler/chaos.h"
 #include "scheduler/client.h"
 #include "scheduler/exitcode.h"
 #include "scheduler/launch.h"
@@ -40,6 +41,7 @@ static const struct command {
     { "tokenizer", "learn, try and inspect tokenizers", tokenizer_tool_main },
     { "ckpt", "list, verify, show, hash, diff, prune checkpoints", ckpt_tool_main },
     { "bench", "measure this machine", NULL },
+    { "chaos", "train under random faults and see what that costs", chaos_main },
     { "agent", NULL, agent_main },
     { "rsh", NULL, rsh_main },
 };

@@ -36,6 +36,7 @@ static void json_nodes(const struct sup *s, double now, struct mem_text *t)
         json_int(t, "first_rank", n->first);
         json_int(t, "ranks", n->ranks);
         json_int(t, "faults", n->faults);
+        if (s->seats[i].link) json_int(t, "agent_pid", s->seats[i].hello.pid);
         json_real(t, "heard_s", silence(s, i, now));
         json_close(t, '}');
     }

@@ -61,7 +61,7 @@ step_now() { # done by all ranks, as its log says; 0: none
 }
 reached() { [ "$(step_now)" -ge "$1" ] || over; }
 over() { ! kill -0 "$supervisor" 2>/dev/null; }
-running() { status | grep -q '"state": "running"'; }
+running() { status | grep -qE '"state": "running".*"step": [1-9]'; } # and has done a step
 # rank_place RANK - "NODE PID"
 rank_place() {
     status | sed -nE "s/.*\"rank\": $1, \"node\": \"([^\"]*)\", \"pid\": ([0-9]*).*/\1 \2/p"
