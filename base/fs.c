@@ -477,6 +477,37 @@ void fs_unmap(struct fs_map *m)
     *m = (struct fs_map){ 0 };
 }
 
+static kr_status copy_bytes(int in, const char *from, int out, const char *to)
+{
+    static const uint64_t piece = 1 << 16;
+    char buf[1 << 16];
+    uint64_t bytes = 0;
+
+    TRY(fs_size(in, from, &bytes));
+    for (uint64_t at = 0; at < bytes; at += piece) {
+        size_t n = (size_t)(bytes - at < piece ? bytes - at : piece);
+
+        TRY(fs_pread(in, from, buf, n, at));
+        TRY(fs_pwrite(out, to, buf, n, at));
+    }
+    return fs_fsync(out, to);
+}
+
+kr_status fs_copy(const char *from, const char *to)
+{
+    int in = -1, out = -1;
+    kr_status st, closed = KR_OK;
+
+    TRY(fs_open(&in, from, O_RDONLY));
+    st = fs_open(&out, to, O_WRONLY | O_CREAT | O_EXCL);
+    if (st == KR_OK) {
+        st = copy_bytes(in, from, out, to);
+        closed = fs_close(out, to);
+    }
+    (void)fs_close(in, from);
+    return st == KR_OK ? closed : st;
+}
+
 void fs_standard_open(void)
 {
     for (int fd = 0; fd <= STDERR_FILENO; fd++)

@@ -63,6 +63,9 @@ kr_status fs_read_all(const char *path, char **text, size_t *bytes, size_t max_b
  * temporary name beside it, write, fsync, rename, fsync of the folder. */
 kr_status fs_replace(const char *path, const void *from, size_t bytes);
 
+/* Copy a file, durably; the folder's entry is the caller's.  KR_ERR_IO: `to` is there. */
+kr_status fs_copy(const char *from, const char *to);
+
 /* Standard input, output and error that were closed become /dev/null, so that no file is
  * opened in their place and written to by whoever prints.  Once, at the start. */
 void fs_standard_open(void);

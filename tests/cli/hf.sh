@@ -63,6 +63,16 @@ further() { # step 3 goes back to its origin's names
         cmp model/config.json model-3/config.json
 }
 check and_its_result_goes_out_again further
+tuned() { # a run of its own, from the import's weights, takes the origin along; its best too
+    cp -r model words && echo '{"made": "up"}' >words/special_tokens_map.json && echo '{}' >words/tokenizer.json &&
+        say 0 import words -o spoken && cmp words/tokenizer.json spoken/tokenizer.json || return 1
+    timeout 60 "$kilorank" train --run tuned --set train.init=spoken --set data.train=text.txt --set train.steps=2 \
+        --set train.batch=2 --set train.micro_batch=1 --set checkpoint.best=true --set eval.batches=1 >out 2>&1 &&
+        rm -r spoken && say 0 export tuned -o model-tuned && cmp words/config.json model-tuned/config.json &&
+        cmp words/tokenizer.json model-tuned/tokenizer.json && say 0 export tuned/best -o model-best &&
+        cmp words/special_tokens_map.json model-best/special_tokens_map.json
+}
+check a_run_from_its_weights_is_of_the_same_origin tuned
 other_model() {
     ends_with 2 timeout 30 "$kilorank" train --run third --set data.train=text.txt --set model.layers=3 >out 2>&1 &&
         said 'model.layers'

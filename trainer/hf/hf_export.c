@@ -22,6 +22,7 @@
 #include "trainer/hf/hf_output.h"
 #include "trainer/run/commands.h"
 #include "trainer/run/options.h"
+#include "trainer/run/origin.h"
 
 enum { PIECE = 1 << 20 /* elements written at a time */, HEADER_ROOM = 1 << 20 };
 enum { AS_IMPORTED, FP32, BF16, FP16 };
@@ -59,7 +60,7 @@ struct export
 {
     const struct export_args *args;
     char folder[FS_PATH];      /* the checkpoint */
-    char origin_path[FS_PATH]; /* RUN/hf; empty: there is none */
+    char origin_path[FS_PATH]; /* empty: there is none */
     struct manifest m;
     struct settings set;
     struct model_shape shape;
@@ -91,7 +92,19 @@ static kr_status find_newest(struct export *x, const char *run)
     return st;
 }
 
-/* DIR is a checkpoint or a run; the run's hf/ lies two folders above its checkpoints. */
+/* Of --like or of the run that the checkpoint belongs to. */
+static kr_status find_origin(struct export *x)
+{
+    const char *like = x->args->like;
+
+    if (origin_find(like[0] ? like : x->folder, x->origin_path))
+        return hf_origin_open(&x->origin, x->origin_path);
+    if (like[0]) return KR_FAIL(KR_ERR_ARG, "--like %s: is no imported run", like);
+    x->origin_path[0] = '\0';
+    return KR_OK;
+}
+
+/* DIR is a checkpoint or a run. */
 static kr_status find_checkpoint(struct export *x, const char *dir)
 {
     char path[FS_PATH];
@@ -101,16 +114,7 @@ static kr_status find_checkpoint(struct export *x, const char *dir)
         TRY(fs_path(x->folder, "%s", dir));
     else
         TRY(find_newest(x, dir));
-    if (x->args->like[0])
-        TRY(fs_path(x->origin_path, "%s/hf", x->args->like));
-    else
-        TRY(fs_path(x->origin_path, "%s/../../hf", x->folder));
-    TRY(fs_path(path, "%s/tensors.tsv", x->origin_path));
-    if (fs_exists(path)) return hf_origin_open(&x->origin, x->origin_path);
-    if (x->args->like[0])
-        return KR_FAIL(KR_ERR_ARG, "--like %s: is no imported run", x->args->like);
-    x->origin_path[0] = '\0';
-    return KR_OK;
+    return find_origin(x);
 }
 
 static kr_status read_model(struct export *x)
@@ -387,13 +391,31 @@ static kr_status write_config(const struct export *x)
     return st;
 }
 
+/* Files of the origin, or what a run here learnt to speak with. */
+static kr_status write_tokenizer(const struct export *x)
+{
+    static const char *const places[] = { "../..", "../../.." }; /* RUN, above RUN/best */
+    bool there = false;
+
+    if (x->origin_path[0]) return hf_origin_carry(x->origin_path, x->out.partial);
+    for (size_t i = 0; i < sizeof places / sizeof *places && !there; i++) {
+        char run[FS_PATH], settings[FS_PATH];
+
+        TRY(fs_path(run, "%s/%s", x->folder, places[i]));
+        TRY(fs_path(settings, "%s/config.ini", run));
+        if (fs_exists(settings))
+            TRY(hf_output_copy(run, x->out.partial, "tokenizer.json", &there));
+    }
+    return KR_OK;
+}
+
 static kr_status write_others(const struct export *x)
 {
     char path[FS_PATH];
 
     TRY(write_index(x));
     TRY(write_config(x));
-    if (x->origin_path[0]) TRY(hf_origin_carry(x->origin_path, x->out.partial));
+    TRY(write_tokenizer(x));
     TRY(fs_path(path, "%s/generation_config.json", x->out.partial));
     if (fs_exists(path)) return KR_OK;
     return put_text(x, "generation_config.json",

@@ -101,6 +101,18 @@ static void set_training(struct settings *s)
     s->warmup = 10;
 }
 
+/* The run speaks with the tokenizer that came along, if it is of the kind known here. */
+static kr_status set_tokenizer(const struct import *m, struct settings *s)
+{
+    char path[FS_PATH];
+
+    TRY(fs_path(path, "%s/tokenizer.json", m->from));
+    if (!fs_exists(path)) return KR_OK;
+    TRY(fs_path(path, "%s/tokenizer.json", m->args->output));
+    if (strlen(path) < sizeof s->tokenizer) strcpy(s->tokenizer, path);
+    return KR_OK;
+}
+
 static kr_status read_settings(struct import *m)
 {
     struct settings *s = &m->set;
@@ -109,6 +121,7 @@ static kr_status read_settings(struct import *m)
     TRY(cfg_defaults(settings_table, s));
     TRY(hf_config_read(m->from, s));
     set_training(s);
+    TRY(set_tokenizer(m, s));
     learned = families[s->family].pos == POS_LEARNED;
     if (m->args->context && learned && m->args->context != s->context)
         return KR_FAIL(KR_ERR_ARG,
@@ -348,12 +361,15 @@ static kr_status write_checkpoint(struct import *m)
 static kr_status write_rest(const struct import *m)
 {
     char path[FS_PATH], *text = cfg_print(settings_table, &m->set);
+    bool there;
     kr_status st;
 
     if (!text) return KR_FAIL(KR_ERR_MEM, "no memory for the settings");
     st = fs_path(path, "%s/config.ini", m->out.partial);
     if (st == KR_OK) st = fs_replace(path, text, strlen(text));
     mem_free(text);
+    if (st == KR_OK)
+        st = hf_output_copy(m->from, m->out.partial, "tokenizer.json", &there);
     if (st == KR_OK) st = fs_path(path, "%s/hf", m->out.partial);
     if (st == KR_OK) st = hf_origin_save(path, m->from, &m->plan, &m->stored);
     return st == KR_OK ? fs_fsync_dir(path) : st;

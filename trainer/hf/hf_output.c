@@ -1,16 +1,11 @@
 /* hf_output.c - beside, then in place. */
 #include "trainer/hf/hf_output.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "base/mem.h"
-
-enum { COPY_PIECE = 1 << 20 /* bytes */ };
 
 static kr_status must_be_free(const char *path)
 {
@@ -77,43 +72,14 @@ kr_status hf_output_end(struct hf_output *out, kr_status st)
     return st;
 }
 
-static kr_status copy(int in, const char *from, const char *to)
-{
-    char *buf = NULL;
-    uint64_t bytes;
-    kr_status st;
-    int out = -1;
-
-    TRY(fs_size(in, from, &bytes));
-    TRY(mem_alloc(&buf, COPY_PIECE, 1, "a buffer to copy through"));
-    TRY_OR(st, fs_open(&out, to, O_WRONLY | O_CREAT | O_EXCL), done);
-    for (uint64_t at = 0; at < bytes && st == KR_OK; at += COPY_PIECE) {
-        size_t n = bytes - at < COPY_PIECE ? (size_t)(bytes - at) : COPY_PIECE;
-
-        st = fs_pread(in, from, buf, n, at);
-        if (st == KR_OK) st = fs_pwrite(out, to, buf, n, at);
-    }
-    if (st == KR_OK) st = fs_fsync(out, to);
-    if (fs_close(out, to) != KR_OK && st == KR_OK) st = KR_ERR_IO;
-done:
-    mem_free(buf);
-    return st;
-}
-
 kr_status hf_output_copy(const char *from_folder, const char *to_folder, const char *name,
                          bool *there)
 {
     char from[FS_PATH], to[FS_PATH];
     struct stat s;
-    kr_status st;
-    int in;
 
     TRY(fs_path(from, "%s/%s", from_folder, name));
     TRY(fs_path(to, "%s/%s", to_folder, name));
     *there = stat(from, &s) == 0 && S_ISREG(s.st_mode);
-    if (!*there) return KR_OK;
-    TRY(fs_open(&in, from, O_RDONLY));
-    st = copy(in, from, to);
-    (void)fs_close(in, from);
-    return st;
+    return *there ? fs_copy(from, to) : KR_OK;
 }

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "trainer/run/loop_parts.h"
+#include "trainer/run/origin.h"
 #include "trainer/run/speech.h"
 
 /* ---- start ------------------------------------------------------------------------------ */
@@ -49,6 +50,7 @@ static kr_status open_files(struct loop *l)
     TRY(fs_path(path, "%s/config.ini", l->run));
     TRY(fs_replace(path, l->settings_text, strlen(l->settings_text)));
     TRY(speech_keep(l->set, l->run));
+    if (l->set->init[0]) TRY(origin_keep(l->set->init, l->run));
     return report_open(&l->report, l->set, l->run, &l->trainer.shape, comm_size(l->comm));
 }
 
