@@ -43,5 +43,6 @@ hidden() { exposed 1024 "$@" && holds "$shown < 0.4 * $transfer"; }
 check without_compute_all_of_it_shows nothing_to_hide_behind
 check most_is_hidden_behind_compute hidden
 check most_is_hidden_without_sharding hidden --set dist.shard=0
+check most_is_hidden_where_weights_are_gathered hidden --set dist.shard=3
 check most_is_hidden_in_library_order hidden --set dist.reduce=library
 finish

@@ -77,4 +77,21 @@ begin --set train.grads=bf16 --set optim.moments=bf16 --set run.precision=bf16 -
 same all_that_saves_memory_on_two_ranks 2
 same all_that_saves_memory_in_stage_3 3 --set dist.shard=3
 check all_that_saves_memory_resumed_on_other_ranks moved
+# Two ranks of stage 3 are killed as soon as there is a checkpoint, and started again.
+killed() {
+    local dir=$work/killed pids launcher i
+    rm -rf "$dir"
+    mpirun -np 2 "$kilorank" train --run "$dir" "${tiny[@]}" "${how[@]}" --set dist.shard=3 \
+        --set checkpoint.every=5 >"$work/out" 2>&1 </dev/null &
+    launcher=$!
+    for ((i = 0; i < 2000; i++)); do
+        [ -n "$(steps_of "$dir")" ] && break
+        sleep 0.01
+    done
+    mapfile -t pids < <(workers "$dir")
+    [ ${#pids[@]} -eq 2 ] && kill -KILL "${pids[@]}"
+    wait "$launcher" 2>/dev/null
+    [ "$(newest_of "$dir")" -lt 40 ] && ends_alike 2 "$dir" --set dist.shard=3
+}
+check all_that_saves_memory_killed_and_started_again killed
 finish

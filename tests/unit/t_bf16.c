@@ -80,6 +80,14 @@ static void rounding_by_chance_is_exact_in_the_mean(void)
 
 /* ---- matrices ------------------------------------------------------------------------- */
 
+/* All memory that the tests took, to be freed at the end. */
+enum { MADE = 512 };
+static struct {
+    struct kern_device *device;
+    void *at;
+} made[MADE];
+static int made_count;
+
 /* The same numbers as bf16 on `dev` and as fp32 on `wide_dev`. */
 struct pair {
     struct kern_mat narrow, wide;
@@ -90,8 +98,11 @@ static struct kern_mat new_mat(struct kern_device *d, int64_t rows, int64_t cols
 {
     struct kern_mat m = { NULL, rows, cols, ld, type };
 
-    if (kern_alloc(d, &m.at, (size_t)(rows * ld) * kern_dtype_bytes(type), "test"))
+    if (made_count == MADE ||
+        kern_alloc(d, &m.at, (size_t)(rows * ld) * kern_dtype_bytes(type), "test"))
         abort();
+    made[made_count].device = d;
+    made[made_count++].at = m.at;
     return m;
 }
 
@@ -412,6 +423,8 @@ int main(void)
     RUN(squares_of_bf16_are_those_of_its_numbers);
     RUN(wrong_types_are_refused);
     RUN(devices_say_their_types);
+    for (int i = 0; i < made_count; i++)
+        kern_free(made[i].device, made[i].at);
     kern_queue_close(wide_q);
     kern_queue_close(q);
     kern_device_close(wide_dev);
