@@ -27,6 +27,7 @@ static const double renew_seconds = 2;
 struct holder {
     char host[128], job[64];
     int64_t pid, started, generation, renewals;
+    int64_t start; /* number that a supervisor gave this start of the run; 0: none did */
 };
 
 struct lease {
@@ -41,12 +42,13 @@ struct lease {
 
 static void describe_me(struct holder *h)
 {
-    const char *job = getenv("SLURM_JOB_ID");
+    const char *job = getenv("SLURM_JOB_ID"), *start = getenv("KILORANK_GENERATION");
 
     *h = (struct holder){ .pid = getpid(), .started = proc_started(getpid()) };
     if (h->started < 0) h->started = 0; /* a container without its own /proc */
     (void)gethostname(h->host, sizeof h->host - 1);
     snprintf(h->job, sizeof h->job, "%s", job ? job : "");
+    h->start = start ? strtoll(start, NULL, 10) : 0;
     for (char *c = h->host; *c; c++)
         if (*c == '"' || *c == '\\') *c = '_';
     for (char *c = h->job; *c; c++)
@@ -61,8 +63,9 @@ static kr_status write_lease(int fd, const char *path, const struct holder *h)
     int n = snprintf(text, sizeof text,
                      "{\"host\": \"%s\", \"pid\": %" PRId64 ", \"started\": %" PRId64
                      ", \"job\": \"%s\", \"generation\": %" PRId64
-                     ", \"renewals\": %" PRId64 "}\n",
-                     h->host, h->pid, h->started, h->job, h->generation, h->renewals);
+                     ", \"renewals\": %" PRId64 ", \"start\": %" PRId64 "}\n",
+                     h->host, h->pid, h->started, h->job, h->generation, h->renewals,
+                     h->start);
 
     TRY(fs_pwrite(fd, path, text, (size_t)n, 0));
     if (ftruncate(fd, n) != 0)
@@ -101,6 +104,7 @@ static bool read_lease(int fd, struct holder *out)
     out->started = number(j, "started");
     out->generation = number(j, "generation");
     out->renewals = number(j, "renewals");
+    out->start = number(j, "start");
     cJSON_Delete(j);
     return out->host[0] != '\0';
 }
@@ -132,14 +136,21 @@ static bool is_alive(int fd, const struct holder *me, const struct holder *h)
     return later.renewals != h->renewals || later.generation != h->generation;
 }
 
+/* The same supervisor started us after it: it has ended the holder, or cut it off. */
+static bool is_replaced(const struct holder *me, const struct holder *h)
+{
+    return h->start > 0 && me->start > h->start;
+}
+
 static kr_status take(struct lease *l, int64_t newest)
 {
     struct holder h;
     bool locked = flock(l->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-    bool held = read_lease(l->fd, &h);
+    bool held = read_lease(l->fd, &h), free = held && is_replaced(&l->me, &h);
 
-    if (locked && (!held || strcmp(h.host, l->me.host) == 0)) return busy(l->path, &h);
-    if (held && is_alive(l->fd, &l->me, &h)) return busy(l->path, &h);
+    if (locked && !free && (!held || strcmp(h.host, l->me.host) == 0))
+        return busy(l->path, &h);
+    if (held && !free && is_alive(l->fd, &l->me, &h)) return busy(l->path, &h);
     l->me.generation = (h.generation > newest ? h.generation : newest) + 1;
     if (held)
         LOG_NOTE("lease taken over from process %" PRId64 " on %s, which is gone", h.pid,

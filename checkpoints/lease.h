@@ -9,7 +9,8 @@
  * time tells it from a reused number): busy.  Other host: the counter is watched for three
  * renewals; if it moves, busy.  Else the holder is gone, or stands still, and the lease is
  * taken with the next generation; a lock that it still holds, as a host does that was cut
- * off or stopped, is passed over.  Nothing depends on wall time.
+ * off or stopped, is passed over.  Nothing depends on wall time.  A later start by the same
+ * supervisor (KILORANK_GENERATION) takes it at once: that supervisor has ended the earlier.
  *
  * The generation is the fencing token: before a commit lease_check reads the file again,
  * and a holder that was replaced meanwhile must not commit.  A holder that finds another

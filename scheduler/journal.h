@@ -10,7 +10,7 @@
  *
  *   event     members beside time (seconds since 1970, for people)
  *   launch    run (its id), ranks_wanted, host, pid
- *   node      node, state (up, lost, bad, back), why
+ *   node      node, state (up, lost, bad, swapped), why
  *   start     generation, ranks, nodes, rung, why
  *   running   generation, step: the first one done; recovery_s since the fault
  *   adopted   generation: found running by a supervisor that was started again

@@ -243,6 +243,16 @@ int32_t nodes_place(struct nodes *n, int32_t ranks)
     return placed;
 }
 
+bool nodes_swap_out(struct nodes *n, int32_t node)
+{
+    struct node *bad = &n->at[node], *spare = best_spare(n);
+
+    if (bad->place < 0 || !spare || spare->faults >= bad->faults) return false;
+    spare->place = bad->place;
+    bad->place = -1;
+    return true;
+}
+
 int32_t nodes_active(const struct nodes *n, int32_t *out)
 {
     int32_t count = 0;

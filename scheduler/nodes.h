@@ -22,7 +22,7 @@ enum { NODES_NAME = 64, NODES_MAX = 4096, NODES_SLOTS_MAX = 256, NODES_FAULTS = 
 #define NODE_STATE_MAP(X)                                                   \
     X(NODE_AWAY, "away")      /* no agent yet, or none any more */          \
     X(NODE_UP,   "up")                                                      \
-    X(NODE_BAD,  "bad")       /* failed its check, or too many faults */    \
+    X(NODE_BAD,  "bad")       /* failed its check */                        \
     X(NODE_GONE, "gone")      /* left the host file: no ranks any more */
 /* clang-format on */
 
@@ -68,6 +68,10 @@ int32_t nodes_spare(const struct nodes *n);
  * missing is left out and places close up; surplus nodes become spares.  Returns how
  * many ranks found a slot, at most `ranks`; 0: none.  */
 int32_t nodes_place(struct nodes *n, int32_t ranks);
+
+/* Give the node's place to a spare that has fewer faults, and make it a spare; false: there
+ * is none.  nodes_place then moves the ranks. */
+bool nodes_swap_out(struct nodes *n, int32_t node);
 
 /* Indices of the nodes that have ranks, in order of place; returns how many. */
 int32_t nodes_active(const struct nodes *n, int32_t *out);

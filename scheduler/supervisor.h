@@ -120,9 +120,63 @@ struct sup {
 /* Returns the exit code.  nodes: taken over. */
 int supervisor_run(const struct sup_config *config, struct nodes *nodes);
 
-/* ---- for its parts ------------------------------------------------------------------ */
+/* ---- supervisor.c: for its parts ------------------------------------------------------ */
 
 const char *sup_phase_text(enum sup_phase phase);
+void sup_enter(struct sup *s, enum sup_phase phase, double seconds);
+const char *sup_name(const struct sup *s, int32_t node); /* "" for -1 */
+
+/* Lines of the journal. */
+void sup_record(struct sup *s, const char *event, const char *why);
+void sup_record_node(struct sup *s, int32_t node, const char *state, const char *why);
+
+/* The run ends with this code, once agents have left. */
+void sup_finish(struct sup *s, int32_t code, const char *why);
+void sup_ask_to_stop(struct sup *s, enum sup_stop how, const char *why);
+
+/* ---- recover.c ------------------------------------------------------------------------ */
+
+struct sup_fault {
+    const char *kind;
+    int32_t node, rank, exit_code; /* -1: none */
+    bool node_lost;
+    double seconds; /* from the event to now */
+};
+
+/* A fault of this generation: record it, take the ladder's next rung.  Without a
+ * generation that runs or starts there is nothing to do. */
+void sup_fault(struct sup *s, const struct sup_fault *f, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Cut the node off; a fault if it has ranks. */
+void sup_lose_node(struct sup *s, int32_t node, const char *why, double seconds);
+
+/* The ladder's next rung after an exit code (-1: none); go_on: after its wait. */
+void sup_decide(struct sup *s, int32_t exit_code, bool node_lost);
+void sup_go_on(struct sup *s);
+
+/* To one agent; generation 0: end everything, as end_everything says to all. */
+void sup_send_prepare(struct sup *s, int32_t node, int64_t generation);
+void sup_end_everything(struct sup *s);
+void sup_run_mpirun(struct sup *s); /* all nodes are ready */
+
+/* ---- verdicts.c ----------------------------------------------------------------------- */
+
+void sup_judge(struct sup *s, double now); /* once a tick */
+void sup_note_steps(struct sup *s);        /* after a beat */
+void sup_head_ended(struct sup *s, int32_t code);
+/* Ask the ranks to save and end, to start again on other nodes. */
+void sup_regroup(struct sup *s, const char *why);
+
+/* ---- inbox.c, hosts.c ----------------------------------------------------------------- */
+
+extern const struct link_events sup_events; /* of links that came in */
+
+/* Look at the host file again; now and then. */
+void sup_read_hosts(struct sup *s);
+/* The address of this host from which the nodes are reached. */
+void sup_find_address(const struct sup *s, char host[64]);
+
+/* ---- mpirun.c, seats.c, view.c -------------------------------------------------------- */
 
 /* mpirun's command line and the variables of all that is started; lists of texts in
  * s->text until its next use. */

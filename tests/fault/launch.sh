@@ -39,9 +39,13 @@ workers() { # the ranks of a run, see lib.bash; here --run is the last argument
         [ -n "$rank" ] && echo "$rank $pid"
     done | sort -n | cut -d' ' -f2
 }
+note() { # note DIR - which file its ranks report into
+    tr '\0' '\n' <"/proc/$(rank_of "$1")/environ" | sed -n 's/^KILORANK_PULSE=//p' >"pulse.$1"
+    [ -e "$(cat "pulse.$1")" ]
+}
 nothing_is_left() {
     within 5 sh -c "! pgrep -f -- '--run $work/$1( |\$)' >/dev/null" &&
-        ! compgen -G "/dev/shm/kilorank-pulse-*" >/dev/null && [ ! -e "$1/.token" ]
+        [ ! -e "$(cat "pulse.$1")" ] && [ ! -e "$1/.token" ]
 }
 same_bits() { [ "$(hash_of "$1")" = "$want" ]; }
 
@@ -53,7 +57,7 @@ check a_run_without_faults_is_the_measure reference
 # struck DIR WHO RUNNING - kill it once the run is under way; it runs again by itself
 struck() {
     local pid
-    within 20 is_at "$1" $(($(steps "$1") + 30)) && pid=$("$2_of" "$1") && [ -n "$pid" ] &&
+    within 20 is_at "$1" $(($(steps "$1") + 30)) && note "$1" && pid=$("$2_of" "$1") && [ -n "$pid" ] &&
         kill -KILL "$pid" && runs_again "$1" "$3"
 }
 launch killed
@@ -100,7 +104,7 @@ check status_tells_people_and_programs status
 others() { # a token in an argument or in the environment of a rank could be read by others
     local token pid
     token=$(cut -d' ' -f3 two/.token)
-    [ "$(stat -c %a two/.token)" = 600 ] && [ ${#token} -eq 32 ] || return 1
+    [ "$(stat -c %a two/.token)" = 600 ] && note two && [ ${#token} -eq 32 ] || return 1
     for pid in $(pgrep -f -- "--run $work/two"); do
         ! grep -qaF "$token" "/proc/$pid/cmdline" "/proc/$pid/environ" 2>/dev/null || return 1
     done

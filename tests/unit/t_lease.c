@@ -177,6 +177,35 @@ static void a_lease_of_another_host_is_watched(void)
 }
 
 /* The counter goes on although the wall clock jumped. */
+/* Its host was lost: nobody can ask whether it lives, but its supervisor has decided. */
+static void a_later_start_by_the_supervisor_waits_for_nobody(void)
+{
+    static const struct {
+        const char *start;
+        bool is_quick;
+    } cases[] = { { "3", true }, { "2", false } };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char run[FS_PATH], path[FS_PATH];
+        static const char text[] =
+            "{\"host\": \"elsewhere\", \"pid\": 7, \"started\": 1, \"job\": \"\", "
+            "\"generation\": 4, \"renewals\": 9, \"start\": 2}\n";
+        struct lease *l;
+        double begin = clock_now();
+
+        new_run(run);
+        rig_must(fs_mkdirs(run));
+        rig_must(fs_path(path, "%s/lease.json", run));
+        rig_must(fs_replace(path, text, strlen(text)));
+        setenv("KILORANK_GENERATION", cases[i].start, 1);
+        CHECK_I64(lease_take(&l, run, 0), ==, KR_OK);
+        CHECK_I64(lease_generation(l), ==, 5);
+        CHECK((clock_now() - begin < 2) == cases[i].is_quick);
+        lease_give_back(l);
+        unsetenv("KILORANK_GENERATION");
+    }
+}
+
 static void wall_time_does_not_matter(void)
 {
     char run[FS_PATH], path[FS_PATH], *text;
@@ -190,7 +219,7 @@ static void wall_time_does_not_matter(void)
     clock_sleep(2.5);
     rig_must(fs_path(path, "%s/lease.json", run));
     rig_must(fs_read_all(path, &text, &bytes, 4096));
-    CHECK(strstr(text, "\"renewals\": 1}") != NULL);
+    CHECK(strstr(text, "\"renewals\": 1,") != NULL);
     mem_free(text);
     unsetenv("T_CKPT_HOUR_AHEAD");
     lease_give_back(l);
@@ -266,6 +295,7 @@ int main(int argc, char **argv)
     RUN(generations_only_grow);
     RUN(a_zombie_does_not_commit);
     RUN(a_lease_of_another_host_is_watched);
+    RUN(a_later_start_by_the_supervisor_waits_for_nobody);
     RUN(wall_time_does_not_matter);
     RUN(without_proc_a_lease_is_ours_all_the_same);
     rig_must(fs_remove_tree(root));

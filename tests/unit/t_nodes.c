@@ -105,6 +105,20 @@ static void the_spare_with_fewer_faults_is_taken(void)
     CHECK_I64(n.at[2].place, ==, 0);
 }
 
+static void a_bad_node_is_swapped_for_a_better_spare(void)
+{
+    read_four();
+    up(0, 3);
+    (void)nodes_place(&n, 6);
+    n.at[1].faults = 3;
+    CHECK(nodes_swap_out(&n, 1));
+    CHECK_I64(nodes_place(&n, 6), ==, 6);
+    CHECK_I64(n.at[3].first, ==, 2);
+    CHECK_I64(n.at[1].ranks, ==, 0);
+    n.at[3].faults = 3;
+    CHECK(!nodes_swap_out(&n, 3)); /* no better one is there */
+}
+
 static void without_spares_the_rest_closes_up(void)
 {
     read_four();
@@ -136,6 +150,7 @@ int main(void)
     RUN(ranks_lie_in_blocks);
     RUN(a_spare_takes_the_place_of_the_lost);
     RUN(the_spare_with_fewer_faults_is_taken);
+    RUN(a_bad_node_is_swapped_for_a_better_spare);
     RUN(without_spares_the_rest_closes_up);
     RUN(no_node_no_ranks);
     nodes_free(&n);
