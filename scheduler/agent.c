@@ -46,7 +46,7 @@ struct agent {
     size_t environment_bytes;
     pid_t head; /* mpirun; 0: not here */
     struct pulse_reader *reader;
-    bool was_alive[WIRE_RANKS];
+    bool was_alive[WIRE_RANKS], had_stepped[WIRE_RANKS];
 
     bool clears; /* waits for the earlier generation to be gone */
     double clears_since;
@@ -153,11 +153,12 @@ static void copy_rank(const struct pulse_beat *p, struct wire_rank *r)
     snprintf(r->note, sizeof r->note, "%s", p->note);
 }
 
-/* All slots that are in use; true: a process that was there at the last look is gone. */
+/* All slots that are in use; true: since the last look a process is gone, or has done its
+ * first step. */
 static bool read_ranks(struct agent *a, struct wire_beat *b)
 {
     struct pulse_beat slot;
-    bool has_lost = false;
+    bool is_news = false;
 
     b->count = 0;
     for (int32_t i = 0; a->reader && i < pulse_reader_slots(a->reader); i++) {
@@ -166,11 +167,13 @@ static bool read_ranks(struct agent *a, struct wire_beat *b)
         if (pulse_read(a->reader, i, &slot) != KR_OK || slot.pid == 0 || slot.size == 0)
             continue;
         copy_rank(&slot, r);
-        has_lost |= a->was_alive[i] && !r->is_alive;
+        is_news |=
+            (a->was_alive[i] && !r->is_alive) || (!a->had_stepped[i] && r->step >= 0);
         a->was_alive[i] = r->is_alive;
+        a->had_stepped[i] = r->step >= 0;
         b->count++;
     }
-    return has_lost;
+    return is_news;
 }
 
 static void beat(struct agent *a)
@@ -204,6 +207,7 @@ static void make_slots(struct agent *a)
     pulse_reader_close(a->reader);
     a->reader = NULL;
     memset(a->was_alive, 0, sizeof a->was_alive);
+    memset(a->had_stepped, 0, sizeof a->had_stepped);
     if (a->ranks == 0)
         say_ready(a, "");
     else if (pulse_create(a->pulse, a->ranks) != KR_OK ||

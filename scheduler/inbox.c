@@ -113,14 +113,17 @@ static void on_beat(struct sup *s, struct seat *seat, const struct wire_beat *b)
     sup_note_steps(s);
 }
 
+/* A daemon that fails takes mpirun with it, or leaves it waiting for ever. */
 static void on_ended(struct sup *s, struct seat *seat, const struct wire_ended *e)
 {
     if (e->generation != s->generation) return;
-    if (e->is_head)
+    if (e->is_head) {
         sup_head_ended(s, e->code);
-    else if (s->phase == SUP_RUN && s->broken_since <= 0)
-        LOG_TRACE("%s: Open MPI's daemon ended with %d",
-                  sup_name(s, (int32_t)(seat - s->seats)), e->code);
+    } else if (s->daemon_at <= 0) {
+        s->daemon_at = clock_now();
+        s->daemon_node = (int32_t)(seat - s->seats);
+        s->daemon_code = e->code;
+    }
 }
 
 /* ---- daemons of Open MPI ------------------------------------------------------------ */

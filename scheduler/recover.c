@@ -55,7 +55,7 @@ static void begin_generation(struct sup *s, const struct ladder_move *m)
     s->head = nodes_active(&s->nodes, order) > 0 ? order[0] : -1;
     s->generation++;
     s->has_stepped = s->will_regroup = s->is_broken = false;
-    s->broken_since = s->ended_at = s->lacking_since = 0;
+    s->broken_since = s->ended_at = s->daemon_at = s->lacking_since = 0;
     record_start(s, m);
     LOG_NOTE("generation %" PRId64 ": %d ranks, mpirun on %s (%s: %s)", s->generation,
              s->ranks, sup_name(s, s->head), ladder_rung_text(m->rung), m->why);

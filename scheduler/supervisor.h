@@ -100,7 +100,9 @@ struct sup {
     bool is_broken;      /* while REGAIN: ranks have ended */
     bool will_regroup;   /* ranks were asked to save, to start on other nodes */
     double broken_since; /* an exit code is known, mpirun has not ended; 0: no */
-    double ended_at; /* mpirun has, without fault; not all ranks are known to; 0: no */
+    double ended_at;  /* mpirun has, without fault; not all ranks are known to; 0: no */
+    double daemon_at; /* one of Open MPI's daemons failed; 0: none */
+    int32_t daemon_node, daemon_code;
     double lacking_since; /* too few nodes; 0: no */
 
     int32_t faults;

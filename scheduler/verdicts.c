@@ -9,7 +9,7 @@
 #include "scheduler/supervisor.h"
 
 /* Between the end of a rank that said why and that of mpirun, which may hang. */
-static const double code_seconds = 5;
+static const double code_seconds = 5, daemon_seconds = 3;
 
 /* Large, and one is enough: see link.c. */
 static struct wire_message out;
@@ -162,6 +162,15 @@ static void wait_for_mpirun(struct sup *s, double now)
     }
 }
 
+static void wait_after_daemon(struct sup *s, double now)
+{
+    if (s->daemon_at <= 0 || now - s->daemon_at <= daemon_seconds) return;
+    sup_fault(s,
+              &(struct sup_fault){ "daemon ended", s->daemon_node, -1, -1, false,
+                                   now - s->daemon_at },
+              "Open MPI's daemon ended with %d, mpirun did not", s->daemon_code);
+}
+
 void sup_note_steps(struct sup *s)
 {
     struct mem_text *t;
@@ -195,4 +204,5 @@ void sup_judge(struct sup *s, double now)
         wait_for_beats(s, now);
     else if (s->phase == SUP_RUN)
         wait_for_mpirun(s, now);
+    if (s->phase == SUP_RUN) wait_after_daemon(s, now);
 }

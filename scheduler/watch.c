@@ -319,11 +319,11 @@ static void say_stuck(const struct watch *w, double quiet, struct watch_verdict 
 
 static bool find_stuck(struct watch *w, double now, struct watch_verdict *v)
 {
-    double quiet = now - w->began, longest = watch_step_longest(w);
+    double quiet = now - w->began;
 
     if (w->size == 0) return false;
     if (w->seen < w->size) {
-        if (quiet <= phase_patience(PULSE_STARTING, longest)) return false;
+        if (quiet <= WATCH_START_SECONDS + 0.1 * w->size) return false;
         say(v, WATCH_STUCK, -1, -1, quiet, "%d of %d ranks have not started in %.0f s",
             w->size - w->seen, w->size, quiet);
         return true;

@@ -27,6 +27,7 @@
 
 enum {
     WATCH_HANG_STEPS = 2,
+    WATCH_START_SECONDS = 60, /* for all ranks to show, and a tenth for each */
     WATCH_SLOW_STEPS = 50,
     WATCH_SLOW_BEATS = 8,
     WATCH_STEPS = 16, /* step times remembered */

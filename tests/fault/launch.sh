@@ -4,6 +4,8 @@
 # LIMIT: 240
 # shellcheck source=tests/fault/lib.bash
 . "$(dirname "$0")/lib.bash"
+# shellcheck source=tests/fault/launch.bash
+. "$(dirname "$0")/launch.bash"
 cd "$work" || exit 1
 # some 10 s: faults have time to strike, and checkpoints are seldom
 long=(--set train.steps=240 --set checkpoint.every=50 --set checkpoint.keep=2)
@@ -17,40 +19,7 @@ launch() {
         "${tiny[@]}" "${long[@]}" "${slowly[@]}" "$@" >>"$work/out" 2>&1 </dev/null &
     supervisor=$!
 }
-ended() { local status; wait "$supervisor"; status=$?; echo "# exit code $status" >>out; [ "$status" -eq "$1" ]; }
-within() { # within SECONDS COMMAND...
-    local until=$((SECONDS + $1))
-    shift
-    until "$@"; do [ "$SECONDS" -lt "$until" ] || return 1; sleep 0.1; done
-}
-event() { grep -c "\"event\": \"$2\"" "$1/supervisor.jsonl" 2>/dev/null; }
-has() { [ "$(event "$1" "$2")" -ge "$3" ]; } # has DIR EVENT COUNT
-steps() { wc -l 2>/dev/null <"$1/log.jsonl" || echo 0; }
-is_at() { [ "$(steps "$1")" -ge "$2" ]; }
-runs_again() { within 20 has "$1" running "$2"; }
-agent_of() { pgrep -f -- "kilorank agent --run $work/$1 " | head -n 1; }
-mpirun_of() { pgrep -f -- "^mpirun .* --run $work/$1\$" | head -n 1; }
-rank_of() { workers "$work/$1" | head -n 1; }
-workers() { # the ranks of a run, see lib.bash; here --run is the last argument
-    local pid rank
-    for pid in $(pgrep -f -- "worker.* --run $1\$|kilorank train .* --run $1\$"); do
-        rank=$(tr '\0' '\n' 2>/dev/null <"/proc/$pid/environ" |
-            sed -n 's/^OMPI_COMM_WORLD_RANK=//p')
-        [ -n "$rank" ] && echo "$rank $pid"
-    done | sort -n | cut -d' ' -f2
-}
-note() { # note DIR - which file its ranks report into
-    tr '\0' '\n' <"/proc/$(rank_of "$1")/environ" | sed -n 's/^KILORANK_PULSE=//p' >"pulse.$1"
-    [ -e "$(cat "pulse.$1")" ]
-}
-nothing_is_left() {
-    within 5 sh -c "! pgrep -f -- '--run $work/$1( |\$)' >/dev/null" &&
-        [ ! -e "$(cat "pulse.$1")" ] && [ ! -e "$1/.token" ]
-}
-same_bits() { [ "$(hash_of "$1")" = "$want" ]; }
 
-want=none
-reference() { train 0 plain "${long[@]}" && want=$(hash_of plain) && [ -n "$want" ]; }
 check a_run_without_faults_is_the_measure reference
 
 # --- killed processes --------------------------------------------------------------------------

@@ -5,6 +5,8 @@
 # LIMIT: 240
 # shellcheck source=tests/fault/lib.bash
 . "$(dirname "$0")/lib.bash"
+# shellcheck source=tests/fault/launch.bash
+. "$(dirname "$0")/launch.bash"
 cd "$work" || exit 1
 long=(--set train.steps=240 --set checkpoint.every=20 --set checkpoint.keep=2)
 slowly=(--set dist.fault=delay:0.003)
@@ -16,6 +18,8 @@ cat >rsh <<'EOF'
 host=$1
 shift
 [ -e "$PRETEND/$host.bad" ] && export KILORANK_CHECK_FAULT=memory
+export TMPDIR=$PRETEND/tmp/$host # Open MPI's daemons of hosts do not share one
+mkdir -p "$TMPDIR"
 exec sh -c "$*"
 EOF
 chmod +x rsh
@@ -31,25 +35,16 @@ launch() { # launch DIR RANKS [ARGUMENT...] - in the background
         "${slowly[@]}" "$@" >>"$work/out" 2>&1 </dev/null &
     supervisor=$!
 }
-ended() { local status; wait "$supervisor"; status=$?; echo "# exit code $status" >>out; [ "$status" -eq "$1" ]; }
-within() { # within SECONDS COMMAND...
-    local until=$((SECONDS + $1))
-    shift
-    until "$@"; do [ "$SECONDS" -lt "$until" ] || return 1; sleep 0.1; done
-}
-has() { [ "$(grep -c "\"event\": \"$2\"" "$1/supervisor.jsonl" 2>/dev/null)" -ge "$3" ]; }
-said_in() { grep -qE -- "$2" "$1/supervisor.jsonl"; } # said_in DIR PATTERN
-is_at() { [ "$(wc -l 2>/dev/null <"$1/log.jsonl" || echo 0)" -ge "$2" ]; }
-agent_of() { pgrep -f -- "^[^ ]*kilorank agent --run $work/$1 --node $2 "; }
 node_is() { # node_is DIR NODE STATE ROLE
     "$kilorank" status "$1" | grep -qE "^  $2 +$3 +$4"
 }
-power_off() { rm -f "$2" && kill -KILL "$(agent_of "$1" "$2")"; } # power_off DIR NODE
-same_bits() { [ "$(hash_of "$1")" = "$want" ]; }
-nothing_is_left() { within 5 sh -c "! pgrep -f -- '--run $work/$1( |\$)' >/dev/null"; }
+power_off() { # power_off DIR NODE - and what was in its memory is gone
+    local agent slots
+    agent=$(agent_of "$1" "$2") || return 1
+    slots=$(readlink "/proc/$agent"/fd/* | grep kilorank-pulse | head -n 1)
+    rm -f "$2" && kill -KILL "$agent" && rm -f "$slots"
+}
 
-want=none
-reference() { train 0 plain "${long[@]}" && want=$(hash_of plain) && [ -n "$want" ]; }
 check a_run_on_one_rank_is_the_measure reference
 
 # --- lost nodes --------------------------------------------------------------------------------
@@ -70,13 +65,13 @@ check nothing_is_left_behind nothing_is_left lost
 # --- nodes that are not dead -------------------------------------------------------------------
 silent() { # stopped, as one that hangs or is cut off: lost after 5 s; back, it is a spare
     local agent
-    launch cut 2 && within 20 is_at cut 15 && agent=$(agent_of cut n2) && kill -STOP "$agent" &&
+    launch cut 2 --set dist.fault=delay:0.01 && within 20 is_at cut 15 && agent=$(agent_of cut n2) && kill -STOP "$agent" &&
         within 15 has cut running 2 && said_in cut '"kind": "node lost", "node": "n2".*nothing heard' &&
         kill -CONT "$agent" && within 10 node_is cut n2 up spare
 }
 host n3
 check a_silent_node_is_replaced_and_is_a_spare_when_it_is_back silent
-fenced() { [ "$(pgrep -fc -- "worker.* --run $work/cut\$|kilorank train .* --run $work/cut\$")" -eq 2 ]; }
+fenced() { [ "$(workers cut | wc -l)" -eq 2 ]; }
 check its_old_ranks_are_gone fenced
 new_host() { # the file changes: one joins
     host n5 && hosts n1 n2 n3 n4 n5 && within 15 node_is cut n5 up spare
