@@ -5,6 +5,7 @@
 # make check-cluster       the tests on pretend clusters, all of their cases (root, Linux)
 # make CONFIG=asan check   the quick tests under ASan + UBSan (also: debug)
 # make bench               the benchmark programs, one table each
+# make gpu-check           on a machine with a GPU: every kernel against the CPU
 # make lint                formatting, layers, shell scripts
 # make info                what was found, and the flags in use
 # make CUDA=0|1|auto       auto: build the CUDA worker if nvcc is there; 1: fail if not
@@ -56,17 +57,25 @@ FRONT_CHECKPOINTS := tool.c manifest.c shard_read.c catalog.c lease.c
 front.src       := $(wildcard front/*.c) trainer/data/prepare.c \
                    $(addprefix checkpoints/,$(FRONT_CHECKPOINTS))
 
-obj = $(patsubst %.c,$(O)/%.o,$1)
+# the CUDA back end; its devices.c takes the place of kernels/devices.c
+cuda.list := kernels/cuda/devices.c
+cuda.src  := $(filter-out $(cuda.list),$(wildcard kernels/cuda/*.c)) $(wildcard kernels/cuda/*.cu)
+# the same without what only Hopper has, for the emulated GPU (tests/emu)
+emu.src   := $(filter-out kernels/cuda/sm90%,$(cuda.src)) $(wildcard tests/emu/*.cu)
+
+obj = $(patsubst %.cu,$(O)/%.o,$(patsubst %.c,$(O)/%.o,$1))
 kernels.obj = $(call obj,$(kernels.src)) $(patsubst %.c,$(O)/%.64.o,$(kernels64.src))
 libs = $(patsubst %,$(O)/lib%.a,trainer checkpoints comm kernels scheduler base)
+cuda.worker = $(patsubst %,$(O)/lib%.a,trainer checkpoints comm kernels-cuda kernels scheduler base)
 main.src := trainer/run/main.c
 
-.PHONY: all run check check-all check-cluster lint bench info clean deps deps-check deps-cluster
+.PHONY: all run check check-all check-cluster gpu-check lint bench info clean deps deps-check deps-cluster
 .DELETE_ON_ERROR:
 .SECONDARY:
-PROGRAMS := $(B)/kilorank $(B)/kilorank-worker-cpu
+PROGRAMS := $(B)/kilorank $(B)/kilorank-worker-cpu $(if $(HAVE_CUDA),$(B)/kilorank-worker-cuda)
 all: $(PROGRAMS)
 
+, := ,
 q = $(if $(filter 1,$V),,@printf '%-5s %s\n' $1 $@;)
 
 $(O)/libbase.a: $(call obj,$(base.src))
@@ -95,6 +104,35 @@ $(O)/comm/comm_mpi.o $(O)/tests/mpi/%.o: WARN := $(filter-out -Wpedantic,$(WARN)
 $(O)/checkpoints/shard_file.o $(O)/tests/unit/t_view.o: CPPFLAGS += $(HDF5_INC)
 $(O)/trainer/run/commands.o $(O)/front/main.o: CPPFLAGS += -DKILORANK_VERSION='"$(VERSION)"'
 
+# CUDA: machine code for sm_80 (A100; runs on sm_86 and sm_89), for sm_90 (H100, H200), and
+# PTX for what comes later; kernels/cuda/sm90* for Hopper alone
+CUDA_HOME  ?= $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+CUDA_ARCH  := -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90,code=[sm_90,compute_90]
+HOPPER     := -gencode=arch=compute_90a,code=sm_90a
+NVFLAGS    += -std=c++17 -O3 -I. -Xcompiler -Wall,-fno-exceptions -Werror all-warnings
+CUDA_LIBS  := -L$(CUDA_HOME)/lib64 -lcudart_static -lsupc++ -lrt -ldl
+$(O)/kernels/cuda/%.o: CPPFLAGS += $(if $(HAVE_CUDA),-isystem $(CUDA_HOME)/include)
+$(O)/kernels/cuda/%.o: arch = $(CUDA_ARCH)
+$(O)/kernels/cuda/sm90%.o: arch = $(HOPPER)
+# as kernels/cpu/adamw.c: a tail and a vector round alike, and so do a CPU and a GPU
+$(O)/kernels/cuda/adamw.o: NVFLAGS += -fmad=false
+$(O)/kernels/cuda/%.o: kernels/cuda/%.cu
+	@mkdir -p $(@D)
+	$(call q,NVCC)$(NVCC) $(arch) $(NVFLAGS) -MD -MP -MF $(@:.o=.d) -c -o $@ $<
+$(O)/libkernels-cuda.a: $(call obj,$(cuda.src))
+
+# the emulated GPU: the same sources by the host's compiler
+CXX := $(if $(filter default,$(origin CXX)),g++,$(CXX))
+$(O)/emu/%.o: CPPFLAGS := -Itests/emu $(CPPFLAGS)
+$(O)/emu/%.o: %.cu
+	@mkdir -p $(@D)
+	$(call q,EMU)$(CXX) $(CPPFLAGS) -x c++ -std=c++17 -O2 -g -ffp-contract=off -fno-strict-aliasing -Wall \
+	    -Wno-unknown-pragmas -Wno-unused-function -Werror -c -o $@ $<
+$(O)/emu/%.o: %.c
+	@mkdir -p $(@D)
+	$(call q,EMU)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+emu.obj = $(patsubst $(O)/%,$(O)/emu/%,$(call obj,$(cuda.list) $(emu.src)))
+
 LDFLAGS += -pthread
 FRONT_LIBS  := -linih -lcjson -lxxhash -lpcre2-8 -luv -lm
 WORKER_LIBS := $(filter-out -luv,$(FRONT_LIBS)) $(HDF5_LIB) -ldl -fopenmp
@@ -103,6 +141,8 @@ $(B)/kilorank: $(call obj,$(front.src)) $(O)/libtrainer.a $(O)/libscheduler.a $(
 	$(call q,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(FRONT_LIBS)
 $(B)/kilorank-worker-cpu: $(call obj,$(main.src)) $(libs)
 	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS)
+$(B)/kilorank-worker-cuda: $(call obj,$(main.src) $(cuda.list)) $(cuda.worker)
+	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) $(CUDA_LIBS)
 
 # --- tests ---------------------------------------------------------------------------
 unit  := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/unit/t_*.c))
@@ -119,13 +159,31 @@ $(B)/tests/%: $(O)/tests/%.o $(libs)
 	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) -luv
 
 # the Hopper kernels on a machine in software (tests/sm90/machine.h); optimised in every CONFIG
-CXX := $(if $(filter default,$(origin CXX)),g++,$(CXX))
 $(sm90): $(B)/tests/%: tests/%.cpp $(O)/libbase.a
 	@mkdir -p $(@D) $(O)/$(dir $<)
 	$(call q,CXX)$(CXX) -I. -D_GNU_SOURCE -MMD -MP -MF $(O)/$(basename $<).d -MT $@ -std=c++17 -O2 -g \
 	    -march=$(MARCH) -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-missing-field-initializers \
 	    -Wno-unused-function -Wno-uninitialized -Wno-array-bounds -o $@ $< $(O)/libbase.a \
 	    $(LDFLAGS) $(filter -fsanitize=%,$(flags.$(CONFIG))) -lm
+
+# every operation of a device against the CPU: on what the CPU has, on the emulated GPU, on
+# a real one
+parity.obj := $(patsubst %.c,$(O)/%.o,$(wildcard tests/device/*.c))
+$(B)/tests/device/parity: $(parity.obj) $(O)/libkernels.a $(O)/libbase.a
+	@mkdir -p $(@D)
+	$(call q,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS)
+$(B)/tests/device/parity-emu: $(parity.obj) $(emu.obj) $(O)/libkernels.a $(O)/libbase.a
+	@mkdir -p $(@D)
+	$(call q,LINK)$(CXX) $(LDFLAGS) -fopenmp -o $@ $^ $(WORKER_LIBS)
+$(B)/tests/device/parity-cuda: $(parity.obj) $(call obj,$(cuda.list)) $(O)/libkernels-cuda.a \
+                               $(O)/libkernels.a $(O)/libbase.a
+	@mkdir -p $(@D)
+	$(call q,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) $(CUDA_LIBS)
+
+# the whole worker on the emulated GPU
+$(B)/tests/emu/kilorank-worker-cuda: $(call obj,$(main.src)) $(emu.obj) $(libs)
+	@mkdir -p $(@D)
+	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) -lstdc++
 
 # fuzz targets: clang, everything they reach built with coverage and sanitizers
 FUZZ_CC  ?= $(firstword $(shell command -v clang clang-14))
@@ -140,9 +198,10 @@ $(fuzz): $(B)/tests/fuzz/%: tests/fuzz/%.c $(FUZZ_SRC)
 	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $^ $(fuzz.more) $(FRONT_LIBS)
 
 # tests link against everything; those without a source of their own are shell scripts
-tests-quick := $(unit) $(sm90) $(mpi) $(cli)
+device := $(B)/tests/device/parity $(B)/tests/device/parity-emu
+tests-quick := $(unit) $(sm90) $(mpi) $(device) $(cli)
 .PHONY: tests fuzz
-tests: $(PROGRAMS) $(unit) $(sm90) $(mpi)
+tests: $(PROGRAMS) $(unit) $(sm90) $(mpi) $(device) $(B)/tests/emu/kilorank-worker-cuda
 fuzz: $(fuzz)
 
 # sanitizers make a test several times slower; seconds a program may take.  Leaks are not
@@ -164,6 +223,10 @@ run: deps
 bench: deps
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(B) scripts/bench
+gpu-check:
+	@$(if $(HAVE_CUDA),,echo "gpu-check: error: no nvcc, so no CUDA worker (make info)" >&2; exit 1)
+	@$(MAKE) --no-print-directory all $(B)/tests/device/parity-cuda
+	@BUILD=$(B) scripts/gpu-check
 deps:
 	@scripts/install-deps run
 deps-check:
@@ -177,7 +240,7 @@ info:
 	@echo "CC      $(CC)    MARCH $(MARCH) (kernels and reductions; set it to build for other nodes)"
 	@echo "MPI     $(if $(HAVE_MPI),$(shell command -v $(MPICC)),not found: install libopenmpi-dev)"
 	@echo "HDF5    $(if $(HAVE_HDF5),$(shell pkg-config --modversion hdf5),not found: install libhdf5-dev)"
-	@echo "CUDA    $(if $(HAVE_CUDA),$(NVCC),no CUDA worker is built: $(if $(NVCC),no CUDA sources yet,no nvcc))"
+	@echo "CUDA    $(if $(HAVE_CUDA),$(NVCC); sm_80$(,) sm_90 and PTX; Hopper's own: $(or $(wildcard kernels/cuda/sm90*.cu),none),no CUDA worker is built: no nvcc$(if $(filter 0,$(CUDA)), was asked for))"
 	@echo "CFLAGS  $(CFLAGS)"
 clean:
 	rm -rf build

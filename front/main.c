@@ -6,7 +6,9 @@
  * works as MPI users expect.
  */
 #include <errno.h>
+#include <glob.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,6 +118,16 @@ static char **with_device(int argc, char **argv, const char *device)
     return more;
 }
 
+/* Does the driver show a GPU?  A container may be given any of the machine's. */
+static bool has_gpu(void)
+{
+    glob_t found;
+    bool any = glob("/dev/nvidia[0-9]*", 0, NULL, &found) == 0;
+
+    if (any) globfree(&found);
+    return any;
+}
+
 static int run_worker(int argc, char **argv)
 {
     char folder[FS_PATH], cpu[FS_PATH], cuda[FS_PATH];
@@ -130,7 +142,7 @@ static int run_worker(int argc, char **argv)
         fs_path(cuda, "%s/kilorank-worker-cuda", folder) != KR_OK)
         return EXIT_FAILED;
     if (strcmp(device, "cuda") == 0 ||
-        (strcmp(device, "auto") == 0 && fs_exists(cuda) && fs_exists("/dev/nvidia0")))
+        (strcmp(device, "auto") == 0 && fs_exists(cuda) && has_gpu()))
         worker = cuda;
     /* a rank does not outlive what started it: an agent's word that all are gone holds */
     if (getenv("KILORANK_SUPERVISED")) prctl(PR_SET_PDEATHSIG, SIGKILL);

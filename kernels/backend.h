@@ -19,6 +19,9 @@ struct kern_backend {
     void (*close)(void *state);                                   /* opt */
     const char *(*describe)(void *state);
     kr_status (*memory)(int local_rank, struct kern_memory *out); /* opt: not known */
+    /* opt, both: whose kernels multiply, see kern_device_matmul */
+    kr_status (*set_matmul)(void *state, const char *whose);
+    const char *(*matmul_by)(void *state);
     kr_status (*alloc)(void *state, void **at, size_t bytes, const char *what);
     void (*free)(void *state, void *at);
     /* opt: called around every operation, copy and host call; may nest and may come from
@@ -41,6 +44,9 @@ struct kern_backend {
 };
 
 extern const struct kern_backend kern_cpu_backend, kern_cpu64_backend, kern_cpu16_backend,
-    kern_guard_backend;
+    kern_guard_backend, kern_cuda_backend, kern_cuda32_backend;
+
+/* Those of this program, the default first, then NULL; the Makefile picks the file. */
+extern const struct kern_backend *const kern_backends[];
 
 #endif

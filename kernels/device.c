@@ -1,31 +1,42 @@
 /* device.c - front of device.h: a table of back ends. */
 #include "kernels/device.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "kernels/backend.h"
 #include "kernels/handles.h"
 
-static const struct kern_backend *const backends[] = {
-    &kern_cpu_backend,
-    &kern_cpu64_backend,
-    &kern_cpu16_backend,
-    &kern_guard_backend,
-};
-
 static const struct kern_backend *find(const char *name)
 {
-    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
-        if (strcmp(backends[i]->name, name) == 0) return backends[i];
+    for (int i = 0; kern_backends[i]; i++)
+        if (strcmp(kern_backends[i]->name, name) == 0) return kern_backends[i];
     return NULL;
+}
+
+const char *kern_device_default(void) { return kern_backends[0]->name; }
+
+/* "cpu, cpu64 and guard" */
+static void list(char *out, size_t size)
+{
+    size_t len = 0;
+
+    for (int i = 0; kern_backends[i] && len < size; i++)
+        len += (size_t)snprintf(out + len, size - len, "%s%s",
+                                i == 0                 ? ""
+                                : kern_backends[i + 1] ? ", "
+                                                       : " and ",
+                                kern_backends[i]->name);
 }
 
 kr_status kern_device_check(const char *name)
 {
+    char names[128] = "";
+
     if (find(name)) return KR_OK;
-    return KR_FAIL(KR_ERR_ARG, "run.device = %s: this program has cpu, guard and cpu64",
-                   name);
+    list(names, sizeof names);
+    return KR_FAIL(KR_ERR_ARG, "run.device = %s: this program has %s", name, names);
 }
 
 kr_status kern_device_kind(const char *name, struct kern_kind *out)
@@ -79,6 +90,16 @@ bool kern_device_is_host(const struct kern_device *d) { return d->back->is_host;
 const char *kern_device_describe(const struct kern_device *d)
 {
     return d->back->describe(d->state);
+}
+
+kr_status kern_device_matmul(struct kern_device *d, const char *whose)
+{
+    return d->back->set_matmul ? d->back->set_matmul(d->state, whose) : KR_OK;
+}
+
+const char *kern_device_matmul_by(const struct kern_device *d)
+{
+    return d->back->matmul_by ? d->back->matmul_by(d->state) : NULL;
 }
 
 kr_status kern_alloc(struct kern_device *d, void *out, size_t bytes, const char *what)

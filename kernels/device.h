@@ -54,6 +54,9 @@ struct kern_ops;    /* kernels.h */
 
 enum kern_queue_kind { KERN_QUEUE_COMPUTE, KERN_QUEUE_BACKGROUND };
 
+/* [local] The kind that run.device = auto means in this program. */
+const char *kern_device_default(void);
+
 /* [local] Is there such a kind of device in this program?  KR_ERR_ARG with one line. */
 kr_status kern_device_check(const char *name);
 
@@ -86,6 +89,12 @@ enum kern_dtype kern_device_type(const struct kern_device *d); /* weights, activ
 enum kern_dtype
 kern_device_wide(const struct kern_device *d);         /* gradients of weights, moments */
 bool kern_device_is_host(const struct kern_device *d); /* memory that MPI can read */
+
+/* [local] Whose kernels multiply matrices from here on: "own" or "cublas".  Devices with
+ * one choice only take either.  KR_ERR_DEVICE: the library is missing. */
+kr_status kern_device_matmul(struct kern_device *d, const char *whose);
+/* [local] "own kernels", "cuBLAS 13.1"; NULL: kern_device_describe says it. */
+const char *kern_device_matmul_by(const struct kern_device *d);
 
 /* [local] Device memory, aligned to at least 256 bytes.  The contents are unspecified
  * (guard: NaN).  bytes == 0 gives NULL. */

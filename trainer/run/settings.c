@@ -145,7 +145,8 @@ static const struct device_row {
 /* Row of run.device, NULL if there is no such device. */
 static const struct device_row *find_device(const struct settings *s)
 {
-    const char *device = strcmp(s->device, "auto") == 0 ? "cpu" : s->device;
+    const char *device =
+        strcmp(s->device, "auto") == 0 ? kern_device_default() : s->device;
 
     for (size_t i = 0; i < sizeof devices / sizeof *devices; i++)
         if (strcmp(devices[i].device, device) == 0) return &devices[i];

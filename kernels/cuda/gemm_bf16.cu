@@ -1,0 +1,187 @@
+/*
+ * gemm_bf16.cu - matrix products of bf16 with fp32 sums, for sm_80 and newer.
+ *
+ * A block of 8 warps makes a 128 x 128 tile of c, a warp 64 x 32 of it, from slices of 32
+ * along the inner dimension that come through a ring of 4 stages (cp.async).  Inner
+ * dimension in one order, so the bits depend on the shape alone.
+ */
+#include "kernels/cuda/gemm.cuh"
+#include "kernels/cuda/tile.cuh"
+
+enum {
+    ROWS = 128,
+    COLS = 128,
+    SLICE = 32,
+    STAGES = 4,
+    THREADS = 256,
+    WARP_ROWS = 64,
+    WARP_COLS = 32,
+    OPERAND_BYTES = ROWS * SLICE * 2,
+    STAGE_BYTES = 2 * OPERAND_BYTES,
+    ALONG = SLICE / CHUNK, /* chunks of a row of a tile stored along k */
+    ACROSS = ROWS / CHUNK  /* ... across k */
+};
+static_assert(ROWS == COLS, "both operands have tiles of one size");
+
+struct operand {
+    view<bf16> m;
+    bool aligned;
+};
+
+/* Slice `step` of an operand whose tile begins at row or column `first`. */
+template <bool IS_ALONG>
+static __device__ __forceinline__ void fetch(unsigned char *tile, const operand &o,
+                                             int64_t first, int64_t step)
+{
+#pragma unroll
+    for (int n = 0; n < OPERAND_BYTES / CHUNK_BYTES / THREADS; n++) {
+        const int q = n * THREADS + threadIdx.x;
+        const int row = IS_ALONG ? q / ALONG : q / ACROSS;
+        const int chunk = IS_ALONG ? q % ALONG : q % ACROSS;
+        const int64_t i = (IS_ALONG ? first : step * SLICE) + row;
+        const int64_t j = (IS_ALONG ? step * SLICE : first) + chunk * CHUNK;
+        const int count = i < o.m.rows ? at_most(o.m.cols - j, CHUNK) : 0;
+
+        bring(tile +
+                  (IS_ALONG ? tile_at<ALONG>(row, chunk) : tile_at<ACROSS>(row, chunk)),
+              o.m.row(i) + j, o.m.at, count, o.aligned);
+    }
+}
+
+/* One slice: 2 steps of 16 along k, 4 x 4 products each. */
+template <bool TA, bool TB>
+static __device__ __forceinline__ void
+multiply_slice(float sum[4][4][4], const unsigned char *stage, int row, int col)
+{
+    const unsigned char *a = stage, *b = stage + OPERAND_BYTES;
+    const int lane = threadIdx.x % WARP;
+
+#pragma unroll
+    for (int k = 0; k < SLICE; k += 16) {
+        unsigned left[4][4], right[2][4];
+
+#pragma unroll
+        for (int m = 0; m < 4; m++)
+            if (TA)
+                read_tile_turned<ACROSS>(left[m], a, k, (row + 16 * m) / CHUNK,
+                                         a_across(lane));
+            else
+                read_tile<ALONG>(left[m], a, row + 16 * m, k / CHUNK, a_along(lane));
+#pragma unroll
+        for (int n = 0; n < 2; n++)
+            if (TB)
+                read_tile<ALONG>(right[n], b, col + 16 * n, k / CHUNK, b_along(lane));
+            else
+                read_tile_turned<ACROSS>(right[n], b, k, (col + 16 * n) / CHUNK,
+                                         b_across(lane));
+#pragma unroll
+        for (int m = 0; m < 4; m++)
+#pragma unroll
+            for (int n = 0; n < 4; n++)
+                multiply(sum[m][n], left[m], right[n / 2] + n % 2 * 2);
+    }
+}
+
+/* What becomes of two neighbours of a row. */
+template <typename C> struct finish {
+    view<C> c;
+    const bf16 *bias; /* or NULL */
+    bool add, paired; /* paired: two may be written at a time */
+
+    __device__ __forceinline__ void operator()(int64_t i, int64_t j, float x,
+                                               float y) const
+    {
+        C *at = c.row(i) + j;
+
+        if (i >= c.rows || j >= c.cols) return;
+        if (bias) x += wide(bias[j]);
+        if (add) x += wide(at[0]);
+        if (j + 1 < c.cols) {
+            if (bias) y += wide(bias[j + 1]);
+            if (add) y += wide(at[1]);
+            if (paired) return store(at, x, y);
+            at[1] = narrow<C>(y);
+        }
+        at[0] = narrow<C>(x);
+    }
+    static __device__ __forceinline__ void store(float *at, float x, float y)
+    {
+        *(float2 *)at = make_float2(x, y);
+    }
+    static __device__ __forceinline__ void store(bf16 *at, float x, float y)
+    {
+        *(__nv_bfloat162 *)at = __floats2bfloat162_rn(x, y);
+    }
+};
+
+template <bool TA, bool TB, typename C>
+static __global__ void __launch_bounds__(THREADS, 2)
+    gemm_kernel(operand a, operand b, finish<C> out, int64_t inner)
+{
+    DYNAMIC_SHARED;
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const int row = warp / 4 * WARP_ROWS, col = warp % 4 * WARP_COLS;
+    const int64_t steps = pieces(inner, SLICE);
+    float sum[4][4][4] = {};
+    int64_t y, x;
+
+    tile_of(blockIdx.x, pieces(out.c.rows, ROWS), pieces(out.c.cols, COLS), &y, &x);
+#define FETCH(step)                                                           \
+    do {                                                                      \
+        unsigned char *stage_ = shared_bytes + (step) % STAGES * STAGE_BYTES; \
+        if ((step) < steps) {                                                 \
+            fetch<!TA>(stage_, a, y * ROWS, (step));                          \
+            fetch<TB>(stage_ + OPERAND_BYTES, b, x * COLS, (step));           \
+        }                                                                     \
+        copy_commit();                                                        \
+    } while (0)
+
+    for (int64_t s = 0; s < STAGES - 1; s++)
+        FETCH(s);
+    for (int64_t s = 0; s < steps; s++) {
+        copy_wait<STAGES - 2>();
+        __syncthreads(); /* slice s is here, and slice s - 1 has been read by all */
+        FETCH(s + STAGES - 1);
+        multiply_slice<TA, TB>(sum, shared_bytes + s % STAGES * STAGE_BYTES, row, col);
+    }
+#undef FETCH
+#pragma unroll
+    for (int m = 0; m < 4; m++)
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            const int64_t i = y * ROWS + row + 16 * m + lane / 4;
+            const int64_t j = x * COLS + col + 8 * n + lane % 4 * 2;
+
+            out(i, j, sum[m][n][0], sum[m][n][1]);
+            out(i + 8, j, sum[m][n][2], sum[m][n][3]);
+        }
+}
+
+static operand operand_of(struct kern_mat m)
+{
+    return operand{ view_of<bf16>(m), is_aligned(m, CHUNK_BYTES) };
+}
+
+template <bool TA, bool TB, typename C>
+static kr_status run(void *stream, const product &p)
+{
+    const int64_t tiles = pieces(p.c.rows, ROWS) * pieces(p.c.cols, COLS);
+    const finish<C> out = { view_of<C>(p.c), (const bf16 *)p.bias.at, p.add,
+                            is_aligned(p.c, 2 * sizeof(C)) };
+
+    return launch(stream, "matmul", gemm_kernel<TA, TB, C>, dim3((unsigned)tiles),
+                  THREADS, STAGES * STAGE_BYTES, operand_of(p.a), operand_of(p.b), out,
+                  p.inner());
+}
+
+template <typename C> static kr_status by_layout(void *stream, const product &p)
+{
+    if (p.ta)
+        return p.tb ? run<true, true, C>(stream, p) : run<true, false, C>(stream, p);
+    return p.tb ? run<false, true, C>(stream, p) : run<false, false, C>(stream, p);
+}
+
+kr_status gemm_bf16(void *stream, const product &p)
+{
+    return BY_TYPE(p.c.type, by_layout, stream, p);
+}

@@ -1,0 +1,59 @@
+#!/bin/bash
+# The CUDA worker without a GPU: what it says where none, an old or a small one is, and
+# training on the emulated one (tests/emu), whose losses are those of the CPU.
+# usage: tests/cli/gpu.sh [BUILD_DIR]
+# shellcheck source=tests/fault/lib.bash
+. "$(dirname "$0")/../fault/lib.bash"
+emulated=$build/tests/emu/kilorank-worker-cuda
+real=$build/kilorank-worker-cuda
+cd "$work" || exit 1
+
+small=(--set model.layers=1 --set model.dim=64 --set model.heads=1 --set model.kv_heads=1
+    --set model.ffn=64 --set model.context=32 --set train.batch=2 --set train.micro_batch=1
+    --set train.steps=2 --set eval.every=0 --set eval.batches=1 --set run.log_every=1
+    --set checkpoint.every=0 --set data.held_out=0)
+mkdir text && seq 1 300 >text/numbers.txt
+
+# says CODE LINE ENVIRONMENT... WORKER - one error line, that exit code, nothing written
+says() {
+    local code=$1 line=$2
+    shift 2
+    timeout 20 env "$@" train --run none --set run.device=cuda >out 2>&1
+    [ $? -eq "$code" ] && [ ! -e none ] && [ "$(grep -c error: out)" -eq 1 ] &&
+        grep -qE "error: .*$line" out
+}
+
+# The second rank of a node with one GPU.
+two_ranks() {
+    timeout 30 env EMU_GPUS=1 mpirun -np 2 "$emulated" train --run none "${small[@]}" \
+        --set data.train=text --set run.device=cuda >out 2>&1
+    [ $? -eq 7 ] && grep -q 'error: rank 1 of this node has no GPU: it sees 1' out
+}
+
+loss() { # DEVICE PRECISION - the last loss
+    timeout 60 "$emulated" train --run "run-$1-$2" "${small[@]}" --set data.train=text \
+        --set run.device="$1" --set run.precision="$2" >out 2>&1 || return 1
+    sed -n 's/^step 2\/2  loss \([0-9.]*\) .*/\1/p' out
+}
+
+# near A B - within 2 in the third decimal
+near() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a > 0 && (a - b) ^ 2 < 4e-6) }'; }
+
+check no_driver says 7 'no NVIDIA driver' EMU_DRIVER=0 "$emulated"
+check old_driver says 7 'made for CUDA 12.2, this program for 13.0' EMU_DRIVER=12020 "$emulated"
+check no_gpu says 7 'shows no GPU' EMU_GPUS=0 "$emulated"
+check old_gpu says 7 'compute capability 7.5; want 8.0' EMU_CAPABILITY=75 "$emulated"
+check small_gpu says 2 'GiB are available to rank 0' EMU_MEMORY=1 "$emulated"
+check rank_without_gpu two_ranks
+cpu32=$(loss cpu fp32)
+cpu16=$(loss cpu bf16)
+check fp32_learns_as_the_cpu near "$(loss cuda fp32)" "$cpu32"
+check bf16_learns_as_the_cpu near "$(loss cuda bf16)" "$cpu16"
+if [ -x "$real" ] && ! compgen -G '/dev/nvidia[0-9]*' >/dev/null; then
+    check the_worker_starts_without_a_driver says 7 'no NVIDIA driver' "$real"
+    check the_front_command_finds_it says 7 'no NVIDIA driver' "$kilorank"
+else
+    skip the_worker_starts_without_a_driver "no CUDA worker, or a GPU"
+    skip the_front_command_finds_it "no CUDA worker, or a GPU"
+fi
+finish
