@@ -96,6 +96,11 @@ usage() {
         say 2 import nowhere -o x && one_line && say 2 export run -o x --dtype int8 && one_line && nothing_left x
 }
 check bad_command_lines_are_one_line_each usage
+settings() {
+    say 0 import model -o with-sets --set optim.lr=1e-3 && grep -q '^lr = 0.001$' with-sets/config.ini &&
+        KILORANK_DEVICE=guard say 0 export run -o anywhere && say 2 import model -o x --set model.layers=3 && one_line
+}
+check settings_go_along settings
 helped() { say 0 import --help && said 'usage: kilorank import' && say 0 export --help && said 'usage: kilorank export'; }
 check both_have_help helped
 

@@ -21,6 +21,7 @@
 #include "trainer/hf/hf_origin.h"
 #include "trainer/hf/hf_output.h"
 #include "trainer/run/commands.h"
+#include "trainer/run/load.h"
 #include "trainer/run/options.h"
 #include "trainer/run/origin.h"
 
@@ -477,10 +478,12 @@ int export_command(int argc, char **argv)
         help(stdout);
         return EXIT_DONE;
     }
-    if (!o.path || !args.output[0] || o.set_count) {
-        (void)KR_FAIL(KR_ERR_ARG, "export: want DIR and -o HF_DIR, and no --set");
+    if (!o.path || !args.output[0]) {
+        (void)KR_FAIL(KR_ERR_ARG, "export: want DIR and -o HF_DIR");
         return EXIT_USAGE;
     }
+    /* no setting matters here, but KILORANK_DEVICE comes as one */
+    if (load_check_sets(o.sets, o.set_count, &x.set) != KR_OK) return EXIT_USAGE;
     x.args = &args;
     st = export_model(&x, o.path);
     close_export(&x);

@@ -23,6 +23,7 @@
 #include "trainer/hf/hf_output.h"
 #include "trainer/hf/hf_table.h"
 #include "trainer/run/commands.h"
+#include "trainer/run/load.h"
 #include "trainer/run/options.h"
 
 enum { PIECE = 1 << 20 /* elements read at a time */, CONTEXT = 2048 };
@@ -50,7 +51,8 @@ static const struct cfg_field import_options[] = {
 static void help(FILE *out)
 {
     fputs(
-        "usage: kilorank import HF_DIR -o DIR [--context N] ...\n\n"
+        "usage: kilorank import HF_DIR -o DIR [--context N] [--set "
+        "section.key=value]...\n\n"
         "Make run DIR from a model of Hugging Face's: config.json and safetensors (one\n"
         "file or shards) of the families " FAMILY_CHOICES ".\n"
         "Every tensor is accounted for; a table says what became of them.\n\n"
@@ -64,6 +66,7 @@ static void help(FILE *out)
 struct import {
     const char *from;
     const struct import_args *args;
+    const struct options *options;
     struct settings set;
     struct model_shape shape;
     struct params params;
@@ -122,6 +125,8 @@ static kr_status read_settings(struct import *m)
     TRY(hf_config_read(m->from, s));
     set_training(s);
     TRY(set_tokenizer(m, s));
+    for (int i = 0; i < m->options->set_count; i++)
+        TRY(cfg_set(settings_table, s, m->options->sets[i], "--set"));
     learned = families[s->family].pos == POS_LEARNED;
     if (m->args->context && learned && m->args->context != s->context)
         return KR_FAIL(KR_ERR_ARG,
@@ -439,12 +444,14 @@ int import_command(int argc, char **argv)
         help(stdout);
         return EXIT_DONE;
     }
-    if (!o.path || !args.output[0] || o.set_count) {
-        (void)KR_FAIL(KR_ERR_ARG, "import: want HF_DIR and -o DIR, and no --set");
+    if (!o.path || !args.output[0]) {
+        (void)KR_FAIL(KR_ERR_ARG, "import: want HF_DIR and -o DIR");
         return EXIT_USAGE;
     }
+    if (load_check_sets(o.sets, o.set_count, &m.set) != KR_OK) return EXIT_USAGE;
     m.from = o.path;
     m.args = &args;
+    m.options = &o;
     st = import_model(&m);
     close_import(&m);
     return code_of(st);
