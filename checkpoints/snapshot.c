@@ -433,6 +433,7 @@ void snapshot_close(struct snapshot *s, bool forget)
     if (!s) return;
     stop(s);
     if (forget) remove_all(s);
+    if (s->folder[0]) (void)rmdir(s->folder); /* where nothing was ever kept */
     snapshot_drop_found(s);
     mem_free(s->part_bytes);
     mem_free(s);

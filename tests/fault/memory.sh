@@ -16,6 +16,8 @@ train 0 "$work/whole" || true
 want=$(hash_of "$work/whole")
 check a_run_has_a_hash [ ${#want} -eq 32 ]
 check a_run_that_ends_leaves_no_memory [ -z "$(ls -A "$mem")" ]
+told() { grep -qE '"event":"snapshots","step":40,"text":"39 snapshots held training up for [0-9.]+ ms each' "$work/whole/log.jsonl"; }
+check and_tells_what_snapshots_cost told
 not_pointed_at() { [ ! -e "$work/whole/memory" ]; }
 check and_no_pointer_to_any not_pointed_at
 
@@ -47,6 +49,7 @@ check one_of_two_ranks_is_killed killed 23 2
 check one_of_three_ranks_is_killed killed 17 3
 check with_all_state_on_each killed 17 2 --set dist.shard=0
 
+check with_nothing_whole_on_any killed 17 2 --set dist.shard=3
 again_elsewhere() { # a run of RANKS that is killed goes on as TO ranks
     until_step 25 "$1" && back "$2" --set dist.shard="$3"
 }

@@ -143,6 +143,8 @@ kr_status keep_take(struct keep *k, int64_t done)
     k->replica_step = done;
     TRY(snapshot_take(k->snapshot, t->q, done, done * t->set.batch, k->told, &seconds));
     k->stall = clock_now() - start;
+    k->stalled += k->stall;
+    k->taken++;
     interval_taken(&k->interval, done);
     return KR_OK;
 }

@@ -17,8 +17,10 @@ struct keep {
     struct snapshot *snapshot; /* NULL: snapshot.every = 0 */
     struct interval interval;
     struct trainer *t;
-    int64_t told; /* newest snapshot that is whole on all ranks, -1: none */
-    double stall; /* seconds, of the last one */
+    int64_t told;   /* newest snapshot that is whole on all ranks, -1: none */
+    double stall;   /* seconds that training waited for the last one */
+    double stalled; /* for all of them */
+    int64_t taken;
     uint64_t replica;
     int64_t replica_step;
 };

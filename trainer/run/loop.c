@@ -237,6 +237,19 @@ static kr_status run_steps(struct loop *l, int64_t end, enum stop_wish *wish)
     return KR_OK;
 }
 
+/* What snapshots cost this rank, of the seconds since `begin`. */
+static void tell_cost(struct loop *l, double begin)
+{
+    const struct keep *k = &l->keep;
+
+    if (k->taken == 0) return;
+    report_event(l->report, "snapshots", l->step,
+                 "%" PRId64 " snapshots held training up for %.2f ms each, %.3f%% of its "
+                 "time",
+                 k->taken, 1e3 * k->stalled / (double)k->taken,
+                 100 * k->stalled / (clock_now() - begin));
+}
+
 static kr_status finish(struct loop *l, int64_t end, enum stop_wish wish, bool any)
 {
     bool saved = false;
@@ -300,6 +313,7 @@ kr_status loop_train(struct comm *c, const struct settings *set, const char *run
                       .spike_step = -1 };
     int64_t end;
     enum stop_wish wish = STOP_NO;
+    double begin;
     bool any;
     kr_status st;
 
@@ -309,7 +323,9 @@ kr_status loop_train(struct comm *c, const struct settings *set, const char *run
                                                               : set->steps;
     TRY_OR(st, start(&l, end), done);
     any = l.step < end;
+    begin = clock_now();
     TRY_OR(st, run_steps(&l, end, &wish), done);
+    tell_cost(&l, begin);
     st = finish(&l, end, wish, any);
     *stopped = wish == STOP_REQUEUE;
 done:
