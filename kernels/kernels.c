@@ -295,8 +295,9 @@ static bool heads_fit(const struct kern_queue *q, struct kern_mat out,
                       const struct kern_heads *h)
 {
     return h->heads >= 1 && h->kv_heads >= 1 && h->heads % h->kv_heads == 0 &&
-           h->head_dim >= 1 && h->seq >= 1 && sound(q, out) &&
-           out.cols == h->heads * h->head_dim && out.rows % h->seq == 0 &&
+           h->head_dim >= 1 && h->seq >= 1 && h->first >= 0 && h->first < h->seq &&
+           sound(q, out) && out.cols == h->heads * h->head_dim &&
+           out.rows % h->seq == 0 &&
            is(q, qkv, out.rows, (h->heads + 2 * h->kv_heads) * h->head_dim) &&
            is_wide(q, lse, h->heads, out.rows);
 }

@@ -53,6 +53,9 @@ struct kern_heads {
      * inside the row's sequence, not after the row, never less than that of the row
      * before.  NULL: the first row of its sequence. */
     const int32_t *start;
+    /* Forward only: rows of a sequence before this one are there as keys and values; their
+     * out and lse need not be made and are unspecified. */
+    int64_t first;
 };
 
 /* Stochastic rounding to bf16, as bf16_round_row (base/bf16.h): the bits depend on the

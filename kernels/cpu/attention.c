@@ -144,7 +144,7 @@ kr_status CPU(attention_fwd)(void *stream, struct kern_mat out, struct kern_mat 
         for (int64_t n = 0; n < h->heads; n++) {
             struct head head = head_of(qkv, h, b, n);
 
-            for (int64_t i = 0; i < h->seq; i += QUERIES)
+            for (int64_t i = h->first; i < h->seq; i += QUERIES)
                 forward_block(&head, i, h->seq - i < QUERIES ? h->seq - i : QUERIES,
                               row(out, b * h->seq + i) + n * h->head_dim, out.ld,
                               row(lse, n) + b * h->seq + i);

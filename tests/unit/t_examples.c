@@ -326,11 +326,11 @@ static void bad_records_name_their_line(void)
     refused("{\"text\": \"a\"}\n{\n", ":2: is not one JSON object");
     refused("{\"text\": \"a\"} x\n", ":1: is not one JSON object");
     refused("\n\n{\"a\": 1}", ":3: is none of");
-    refused("{\"prompt\": \"a\"}", ":1: a turn has no text");
+    refused("{\"prompt\": \"a\"}", ":1: has no answer to learn");
     refused("{\"messages\": [{\"role\": \"boss\", \"content\": \"a\"}]}", "no role");
     refused("{\"prompt\": \"a\\u0000\", \"completion\": \"b\"}", ":1: is not one JSON");
     refused("{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}",
-            "holds no example");
+            "has no answer to learn");
     log_capture(NULL, NULL);
 }
 

@@ -278,7 +278,7 @@ static kr_status attention_bwd(void)
 
 static void set_heads(int64_t h, int64_t k, int64_t d, int64_t seq, const void *slopes)
 {
-    heads = (struct kern_heads){ h, k, d, seq, 1 / sqrt((double)d), slopes, NULL };
+    heads = (struct kern_heads){ h, k, d, seq, 1 / sqrt((double)d), slopes, NULL, 0 };
 }
 
 static void attention_case(int64_t h, int64_t k, int64_t d, int64_t seq, int64_t n)
@@ -430,7 +430,7 @@ static uint64_t run_all(const char *name, int threads)
     static float in[MOST], w[MOST], out[MOST], grad[MOST], stats[4096];
     struct kern_device *d;
     struct kern_queue *s;
-    struct kern_heads h = { 8, 4, 16, 96, 0.25, NULL, NULL };
+    struct kern_heads h = { 8, 4, 16, 96, 0.25, NULL, NULL, 0 };
     struct kern_mat x = { in, 192, 256, 256, KERN_F32 },
                     y = { out, 192, 256, 256, KERN_F32 };
     struct kern_mat g = { grad, 192, 256, 256, KERN_F32 };

@@ -8,9 +8,9 @@
 
 #include "base/fs.h"
 #include "base/log.h"
-#include "trainer/data/object.h"
+#include "trainer/data/record.h"
 
-enum { FILE_MOST = 1 << 30, TURNS_MOST = 4096, WORD = 64 };
+enum { FILE_MOST = 1 << 30, WORD = 64 };
 
 struct example {
     size_t at;    /* in ids and learn */
@@ -28,98 +28,6 @@ struct examples {
     char about[FS_PATH + 160];
 };
 
-/* ---- records ---------------------------------------------------------------------------- */
-
-/* A record as turns; texts that had to be put together are owned. */
-struct talk {
-    struct chat_turn turns[TURNS_MOST];
-    int count;
-    struct mem_text joined;
-    const char *why; /* it is no record */
-};
-
-static bool say(struct talk *k, enum chat_role role, const char *text, bool learn)
-{
-    if (!text || k->count == TURNS_MOST) {
-        k->why = text ? "has too many turns" : "a turn has no text";
-        return false;
-    }
-    k->turns[k->count++] = (struct chat_turn){ role, text, learn };
-    return true;
-}
-
-/* A list of messages; only_last: of answers, only those of this list are learned. */
-static bool add_messages(struct talk *k, const cJSON *list, const char *role_key,
-                         const char *text_key, bool learn)
-{
-    const cJSON *m;
-
-    cJSON_ArrayForEach(m, list)
-    {
-        enum chat_role role;
-
-        if (!chat_role(object_text(m, role_key), &role)) {
-            k->why = "a message has no role that is known";
-            return false;
-        }
-        if (!say(k, role, object_text(m, text_key),
-                 learn && role == CHAT_ASSISTANT && object_true(m, "loss", true)))
-            return false;
-    }
-    return true;
-}
-
-static bool read_prompt(struct talk *k, const cJSON *j)
-{
-    const cJSON *prompt = object_member(j, "prompt"),
-                *answer = object_member(j, "completion");
-
-    if (cJSON_IsArray(prompt) && cJSON_IsArray(answer))
-        return add_messages(k, prompt, "role", "content", false) &&
-               add_messages(k, answer, "role", "content", true);
-    return say(k, CHAT_USER, cJSON_GetStringValue(prompt), false) &&
-           say(k, CHAT_ASSISTANT, cJSON_GetStringValue(answer), true);
-}
-
-static bool read_instruction(struct talk *k, const cJSON *j)
-{
-    const char *system = object_text(j, "system"), *input = object_text(j, "input");
-    const char *instruction = object_text(j, "instruction");
-    const cJSON *pair;
-
-    if (system && system[0] && !say(k, CHAT_SYSTEM, system, false)) return false;
-    cJSON_ArrayForEach(
-        pair,
-        object_member(
-            j, "history")) if (!say(k, CHAT_USER,
-                                    cJSON_GetStringValue(cJSON_GetArrayItem(pair, 0)),
-                                    false) ||
-                               !say(k, CHAT_ASSISTANT,
-                                    cJSON_GetStringValue(cJSON_GetArrayItem(pair, 1)),
-                                    true)) return false;
-    if (instruction && input && input[0]) {
-        mem_printf(&k->joined, "%s\n%s", instruction, input);
-        instruction = k->joined.at;
-    }
-    return say(k, CHAT_USER, instruction, false) &&
-           say(k, CHAT_ASSISTANT, object_text(j, "output"), true);
-}
-
-static bool read_record(struct talk *k, const cJSON *j)
-{
-    k->count = 0;
-    k->joined.len = 0;
-    k->why = "is none of prompt and completion, messages, instruction and output, "
-             "conversations, text";
-    if (object_member(j, "messages"))
-        return add_messages(k, object_member(j, "messages"), "role", "content", true);
-    if (object_member(j, "conversations"))
-        return add_messages(k, object_member(j, "conversations"), "from", "value", true);
-    if (object_member(j, "prompt")) return read_prompt(k, j);
-    if (object_member(j, "instruction")) return read_instruction(k, j);
-    return false;
-}
-
 /* ---- tokens ----------------------------------------------------------------------------- */
 
 struct reader {
@@ -127,7 +35,7 @@ struct reader {
     struct examples *x;
     struct encoder *e;
     const struct chat_template *template;
-    struct talk talk;
+    struct record record;
     int64_t too_long, empty;
 };
 
@@ -173,24 +81,34 @@ static kr_status keep(struct reader *r, size_t from)
     return KR_OK;
 }
 
+/* There is something to learn from, be it left out. */
+static bool has_answer(struct record *k)
+{
+    bool any = k->text != NULL;
+
+    for (int i = 0; i < k->count; i++)
+        any |= k->turns[i].role == CHAT_ASSISTANT;
+    if (!any) k->why = "has no answer to learn";
+    return any;
+}
+
 static kr_status add_line(struct reader *r, const char *line, size_t len, int64_t number)
 {
     struct examples *x = r->x;
     cJSON *j = object_parse(line, len);
-    const char *text = object_text(j, "text");
     size_t from = x->ids.count;
     kr_status st = KR_OK;
 
     if (!j)
         st = KR_FAIL(KR_ERR_ARG, "%s:%" PRId64 ": is not one JSON object", r->c->path,
                      number);
-    else if (text && !object_member(j, "messages") && !object_member(j, "prompt"))
-        st = put_whole(r, text);
-    else if (read_record(&r->talk, j))
-        st = chat_render(r->template, r->c->tokenizer, r->e, r->talk.turns, r->talk.count,
-                         false, &x->ids, &x->learn);
+    else if (!record_read(&r->record, j) || !has_answer(&r->record))
+        st = KR_FAIL(KR_ERR_ARG, "%s:%" PRId64 ": %s", r->c->path, number, r->record.why);
+    else if (r->record.text)
+        st = put_whole(r, r->record.text);
     else
-        st = KR_FAIL(KR_ERR_ARG, "%s:%" PRId64 ": %s", r->c->path, number, r->talk.why);
+        st = chat_render(r->template, r->c->tokenizer, r->e, r->record.turns,
+                         r->record.count, false, &x->ids, &x->learn);
     cJSON_Delete(j);
     return st == KR_OK ? keep(r, from) : st;
 }
@@ -258,7 +176,7 @@ static kr_status read_file(struct reader *r)
     if (st == KR_OK) st = chat_choose(&r->template, r->c->template, r->c->tokenizer);
     if (st == KR_OK) st = read_all(r, text, bytes);
     encoder_close(r->e);
-    mem_text_free(&r->talk.joined);
+    record_free(&r->record);
     mem_free(text);
     return st;
 }

@@ -1,16 +1,9 @@
 /*
  * examples.h - labelled examples from JSON lines, packed into rows of a sequence's length.
  *
- *   {"prompt": "...", "completion": "..."}                 (or both lists of messages)
- *   {"messages": [{"role": "user", "content": "..."}, ...]}
- *   {"instruction": "...", "input": "...", "output": "...", "system": "..."}
- *   {"conversations": [{"from": "human", "value": "..."}, ...]}
- *   {"text": "..."}
- *
- * Each becomes a conversation in a chat template (chat.h); answers carry loss, with the
- * token that ends them ("loss": false in a message takes it away); of "text" all is
- * learned.  Rows are packed best fit, longest first, once; examples in a row do not see
- * each other.
+ * Each record (record.h) becomes a conversation in a chat template (chat.h); answers carry
+ * loss, with the token that ends them; of "text" all is learned.  Rows are packed best fit,
+ * longest first, once; examples in a row do not see each other.
  */
 #ifndef TRAIN_EXAMPLES_H
 #define TRAIN_EXAMPLES_H

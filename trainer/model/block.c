@@ -94,10 +94,11 @@ static struct kern_heads heads_of(const struct block_env *e)
     return (struct kern_heads){ .heads = s->heads,
                                 .kv_heads = s->kv_heads,
                                 .head_dim = s->head_dim,
-                                .seq = e->seq,
+                                .seq = e->past + e->seq,
                                 .scale = 1 / sqrt((double)s->head_dim),
                                 .slopes = e->slopes,
-                                .start = e->start };
+                                .start = e->start,
+                                .first = e->past };
 }
 
 /* Rotate queries and keys, which lie side by side. */
@@ -120,7 +121,9 @@ struct join {
 static struct join join_of_attention(const struct block_params *w,
                                      const struct block_acts *a)
 {
-    return (struct join){ a->att,        w->out,  w->out_bias,   w->post1,
+    struct kern_mat att = kern_rows(a->att, a->att.rows - a->x.rows, a->x.rows);
+
+    return (struct join){ att,           w->out,  w->out_bias,   w->post1,
                           w->post1_bias, a->raw1, a->stats_post1 };
 }
 
@@ -189,10 +192,11 @@ static kr_status up_to_act(const struct block_env *e, const struct block_params 
 {
     struct kern_heads heads = heads_of(e);
     struct join attention = join_of_attention(w, a);
+    struct kern_mat qkv = kern_rows(a->qkv, e->past, a->x.rows);
 
     TRY(norm_before_attention(e, w, a));
-    TRY(kern_linear_fwd(e->q, a->qkv, a->normed1, w->qkv, w->qkv_bias, false));
-    TRY(rotate(e, a->qkv, false));
+    TRY(kern_linear_fwd(e->q, qkv, a->normed1, w->qkv, w->qkv_bias, false));
+    TRY(rotate(e, qkv, false));
     TRY(kern_attention_fwd(e->q, a->att, a->lse, a->qkv, &heads));
     TRY(join_fwd(e, &attention, a->mid, a->x));
 

@@ -46,6 +46,9 @@ struct block_env {
     const float *slopes;  /* as in struct kern_heads */
     int64_t seq;
     const int32_t *start; /* as in struct kern_heads */
+    /* Forward only: so many rows of the one sequence came before; acts' qkv, att and lse
+     * begin with theirs, and their qkv is there.  rope begins with the first new row. */
+    int64_t past;
 };
 
 /* What it costs to make a member of block_acts once more in the backward: the input can not

@@ -27,6 +27,9 @@ struct model {
     struct kern_mat rope, last, stats, normed, d, d_normed, logits, loss;
     struct kern_mat embedded, embed_stats; /* before a norm of the embedding, or none */
     float *slopes;                         /* of ALiBi, or NULL */
+    void *cache;  /* of model_next: qkv (context, (H + 2K) D) of each layer, or NULL */
+    bool caching; /* model_next runs, */
+    int64_t past; /* after so many rows that are in the cache */
 };
 
 /* ---- layout ---------------------------------------------------------------------------- */
@@ -192,6 +195,7 @@ void model_close(struct model *m)
 {
     if (!m) return;
     kern_free(m->device, m->block);
+    kern_free(m->device, m->cache);
     mem_free(m->acts);
     mem_free(m);
 }
@@ -236,7 +240,11 @@ static struct block_scratch cut_scratch(const struct block_scratch *s, int64_t n
 
 static struct block_env env_of(const struct model *m, const struct batch *b)
 {
-    return (struct block_env){ m->q, &m->shape, m->rope, m->slopes, b->seq, b->start };
+    struct kern_mat rope = m->rope;
+
+    if (m->past && rope.at) rope = kern_rows(rope, m->past, rope.rows - m->past);
+    return (
+        struct block_env){ m->q, &m->shape, rope, m->slopes, b->seq, b->start, m->past };
 }
 
 static int64_t rows_of(const struct batch *b) { return b->sequences * b->seq; }
@@ -263,6 +271,18 @@ static struct kern_mat view_grad(const struct model *m, int32_t unit, const char
     return params_view(m->params, unit, name, flat, m->wide);
 }
 
+/* Views of the cache and of what attention makes, past rows first. */
+static void with_past(const struct model *m, int64_t layer, int64_t n,
+                      struct block_acts *acts)
+{
+    int64_t cols = model_qkv_rows(&m->shape), rows = m->past + n;
+    size_t at = (size_t)(layer * m->shape.context * cols) * kern_dtype_bytes(m->type);
+
+    acts->qkv = kern_mat((char *)m->cache + at, rows, cols, m->type);
+    acts->att = head_rows(acts_of(m, layer)->att, rows);
+    acts->lse = head_cols(acts_of(m, layer)->lse, rows);
+}
+
 /* Input of layer l; of layer L, the output of the last. */
 static struct kern_mat input_of(const struct model *m, int64_t layer, int64_t n)
 {
@@ -276,13 +296,15 @@ static kr_status embed(struct model *m, const struct weights *w, const struct ba
     int64_t n = rows_of(b);
     struct kern_mat x = input_of(m, 0, n);
     bool normed = m->shape.family->embed_norm;
+    struct kern_mat position;
     void *flat;
     kr_status st;
 
     TRY(w->acquire(w->self, 0, &flat));
+    position = view(m, 0, "embed.position", flat);
+    if (position.at) position = kern_rows(position, m->past, position.rows - m->past);
     st = kern_embed_fwd(m->q, normed ? head_rows(m->embedded, n) : x, b->token,
-                        view(m, 0, "embed.token", flat),
-                        view(m, 0, "embed.position", flat), b->seq);
+                        view(m, 0, "embed.token", flat), position, b->seq);
     if (st == KR_OK && normed)
         st = kern_norm_fwd(
             m->q, m->shape.family->norm, x, head_cols(m->embed_stats, n),
@@ -305,6 +327,7 @@ static kr_status forward_layer(struct model *m, const struct weights *w,
 
     TRY(w->acquire(w->self, unit, &flat));
     block_params(m->params, (int32_t)layer, flat, m->type, &params);
+    if (m->caching) with_past(m, layer, rows_of(b), &acts);
     st = block_fwd(&env, &params, &acts, out);
     w->release(w->self, unit);
     return st;
@@ -545,5 +568,30 @@ kr_status model_logits(struct model *m, const struct weights *w, const struct ba
                          kern_none, false);
 done:
     release_head(w, &h);
+    return st;
+}
+
+kr_status model_open_cache(struct model *m)
+{
+    size_t elements =
+        (size_t)(m->shape.layers * m->shape.context * model_qkv_rows(&m->shape));
+
+    return kern_alloc(m->device, &m->cache, elements * kern_dtype_bytes(m->type),
+                      "keys and values");
+}
+
+kr_status model_next(struct model *m, const struct weights *w, const struct batch *b,
+                     int64_t past, struct kern_mat logits)
+{
+    kr_status st;
+
+    if (!m->cache || past < 0 || b->sequences != 1 || past + b->seq > m->shape.context)
+        return KR_FAIL(KR_ERR_ARG, "%" PRId64 " tokens after %" PRId64 " of a sequence",
+                       b->seq, past);
+    m->caching = true;
+    m->past = past;
+    st = model_logits(m, w, b, logits);
+    m->caching = false;
+    m->past = 0;
     return st;
 }

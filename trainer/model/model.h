@@ -64,4 +64,13 @@ kr_status model_train(struct model *m, const struct weights *w, const struct bat
 kr_status model_logits(struct model *m, const struct weights *w, const struct batch *b,
                        struct kern_mat logits);
 
+/* [local] Room to keep what attention reads of one sequence, for model_next. */
+kr_status model_open_cache(struct model *m);
+
+/* [collective] [queued] b, one sequence, goes on where `past` tokens of earlier calls ended
+ * (0: it starts one): logits (1, V) of its last row, as model_logits of all tokens gives them
+ * up to rounding.  Past and new tokens together are at most the context. */
+kr_status model_next(struct model *m, const struct weights *w, const struct batch *b,
+                     int64_t past, struct kern_mat logits);
+
 #endif

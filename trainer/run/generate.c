@@ -1,42 +1,42 @@
 /*
- * generate.c - `generate`: let a model go on with a text.
- *
- * One token at a time, each from a forward over the last `context` tokens.  Choices are a
- * function of (seed, number of the token) and the logits, so the same call gives the same
- * text.
+ * generate.c - `generate`: let a model go on with a text, answer in a chat, or answer the
+ * records of a file.
  */
-#include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "base/bf16.h"
+#include "base/fs.h"
 #include "base/log.h"
-#include "base/mem.h"
-#include "base/rng.h"
 #include "scheduler/exitcode.h"
 #include "trainer/run/commands.h"
-#include "trainer/run/load.h"
 #include "trainer/run/options.h"
-#include "trainer/run/sample.h"
+#include "trainer/run/questions.h"
+#include "trainer/run/voice.h"
 
 struct generate_args {
-    char prompt[1100];
+    char prompt[1100], system[1100], in[SETTINGS_TEXT], out[SETTINGS_TEXT];
     int64_t tokens, seed;
     struct sample_how how;
+    bool chat, cache;
 };
 
 /* clang-format off */
 #define G struct generate_args
 static const struct cfg_field generate_options[] = {
-    CFG_TEXT(G, prompt, "prompt", "", "text to go on with (bytes); for other vocabularies, token ids with spaces"),
+    CFG_TEXT(G, prompt, "prompt", "", "text to go on with; without a tokenizer, token ids with spaces"),
+    CFG_FLAG(G, chat, "chat", "false", "answer in the model's chat template: --prompt, or each line of standard input"),
+    CFG_TEXT(G, system, "system", "", "what a chat starts with, as the system"),
+    CFG_TEXT(G, in, "in", "", "file of records (*.jsonl: prompt, messages, instruction or text) to answer"),
+    CFG_TEXT(G, out, "out", "-", "where those go, each with \"generated\" added; -: standard output"),
     CFG_INT (G, tokens, "tokens", "200", 1, 1e6, "tokens to make at most; the end token ends it"),
     CFG_REAL(G, how.temperature, "temperature", "0.8", 0, 100, "0: always the likeliest token"),
     CFG_INT (G, how.top_k, "top-k", "0", 0, 1e9, "choose among the k likeliest; 0: all"),
     CFG_REAL(G, how.top_p, "top-p", "1", 0, 1, "choose among the likeliest that reach this probability"),
     CFG_INT (G, seed, "seed", "1", 0, 1e15, "same seed, same text"),
+    CFG_FLAG(G, cache, "cache", "true", "keep keys and values; without, every token costs the whole text"),
     { .name = NULL },
 };
 #undef G
@@ -44,129 +44,155 @@ static const struct cfg_field generate_options[] = {
 
 static void help(FILE *out)
 {
-    fprintf(
-        out,
-        "usage: kilorank generate DIR [--prompt TEXT] [--tokens N] ...\n\n"
-        "Write a text that the newest valid checkpoint of run DIR, or checkpoint DIR,\n"
-        "makes of the prompt.\n\n"
-        "  kilorank generate runs/a --prompt 'This license' --temperature 0.7\n\n"
-        "Options:\n");
+    fprintf(out, "usage: kilorank generate DIR [--prompt TEXT] [--chat] [--in FILE] "
+                 "[--tokens N] ...\n\n"
+                 "Write what the newest valid checkpoint of run DIR, or checkpoint DIR, "
+                 "makes of a\n"
+                 "prompt, token by token; talk with it; or let it answer a file.\n\n"
+                 "  kilorank generate runs/a --prompt 'This license' --temperature 0.7\n"
+                 "  kilorank generate runs/a --chat\n"
+                 "  kilorank generate runs/a --in questions.jsonl --out answers.jsonl "
+                 "--temperature 0\n\n"
+                 "Options:\n");
     cfg_help(generate_options, out);
 }
 
-static bool speaks_bytes(const struct settings *s)
+static struct writer_how how_of(const struct generate_args *a)
 {
-    return s->vocab == TOKENS_BYTE_VOCAB;
+    return (struct writer_how){ .tokens = a->tokens, .seed = a->seed, .sample = a->how };
 }
 
-/* Bytes of the prompt, or ids.  At least one token: the end token starts a document. */
-static kr_status read_prompt(const struct generate_args *a, const struct settings *s,
-                             int32_t *out, int64_t *count)
+/* ---- one text --------------------------------------------------------------------------- */
+
+static kr_status write_text(struct voice *v, const struct generate_args *a)
 {
-    const char *p = a->prompt;
-    char *end;
-
-    *count = 0;
-    if (speaks_bytes(s)) {
-        out[(*count)++] = TOKENS_END;
-        for (; *p; p++)
-            out[(*count)++] = (uint8_t)*p;
-        return KR_OK;
-    }
-    for (; *p; p = end + strspn(end, " ")) {
-        long long id = strtoll(p, &end, 10);
-
-        if (end == p || id < 0 || id >= s->vocab)
-            return KR_FAIL(KR_ERR_ARG,
-                           "generate: prompt: want token ids below %" PRId64
-                           " with spaces between",
-                           s->vocab);
-        out[(*count)++] = (int32_t)id;
-    }
-    return *count ? KR_OK : KR_FAIL(KR_ERR_ARG, "generate: this model needs a --prompt");
-}
-
-static void put_token(const struct settings *s, int32_t id)
-{
-    if (speaks_bytes(s))
-        fputc(id, stdout);
-    else
-        printf("%d ", id);
-    fflush(stdout);
-}
-
-static double as_double(const void *raw, int64_t i, enum kern_dtype type)
-{
-    switch (type) {
-    case KERN_F64: return ((const double *)raw)[i];
-    case KERN_F32: return (double)((const float *)raw)[i];
-    case KERN_BF16: return (double)bf16_value(((const uint16_t *)raw)[i]);
-    }
-    return 0;
-}
-
-/* Logits after the last of `count` tokens, to the host as doubles. */
-static kr_status predict(struct trainer *t, const int32_t *token, int64_t count,
-                         struct kern_mat logits, void *raw, double *out)
-{
-    int64_t n = count < t->set.context ? count : t->set.context;
-    struct batch b = { .token = t->token, .sequences = 1, .seq = n };
-    size_t elem = kern_dtype_bytes(logits.type);
-
-    TRY(kern_upload(t->q, t->token, token + count - n, (size_t)n * sizeof *token));
-    TRY(model_logits(t->model, shard_weights(t->shard), &b, logits));
-    TRY(kern_download(t->q, raw, logits.at, (size_t)logits.cols * elem));
-    TRY(kern_queue_sync(t->q));
-    for (int64_t i = 0; i < logits.cols; i++)
-        out[i] = as_double(raw, i, logits.type);
+    TRY(voice_text(v, a->prompt));
+    if (v->tokenizer) fputs(a->prompt, stdout);
+    TRY(voice_answer(v, how_of(a), stdout));
+    putchar('\n');
     return KR_OK;
 }
 
-static kr_status go_on(struct trainer *t, const struct generate_args *a, int32_t *token,
-                       int64_t count)
+/* ---- a chat ----------------------------------------------------------------------------- */
+
+enum { CHAT_TURNS = 1024 };
+
+struct chat {
+    struct chat_turn turns[CHAT_TURNS];
+    char *texts[CHAT_TURNS]; /* owned */
+    int count, pinned;       /* pinned: the system's turn stays */
+};
+
+static void forget(struct chat *c, int at, int count)
 {
-    size_t vocab = (size_t)t->set.vocab,
-           elem = kern_dtype_bytes(kern_device_type(t->device));
-    double *logits = NULL;
-    void *raw = NULL, *at = NULL;
-    kr_status st;
+    for (int i = at; i < at + count; i++)
+        free(c->texts[i]);
+    memmove(c->turns + at, c->turns + at + count,
+            (size_t)(c->count - at - count) * sizeof *c->turns);
+    memmove(c->texts + at, c->texts + at + count,
+            (size_t)(c->count - at - count) * sizeof *c->texts);
+    c->count -= count;
+}
 
-    TRY_OR(st, mem_alloc(&logits, vocab, sizeof *logits, "logits"), done);
-    TRY_OR(st, mem_alloc(&raw, vocab, elem, "logits"), done);
-    TRY_OR(st, kern_alloc(t->device, &at, vocab * elem, "logits"), done);
-    for (int64_t i = 0; i < a->tokens; i++) {
-        struct kern_mat row = kern_mat(at, 1, t->set.vocab, kern_device_type(t->device));
-        double u = rng_uniform((uint64_t)a->seed, RNG_SAMPLE, 0, (uint64_t)i);
+static kr_status say(struct chat *c, enum chat_role role, const char *text)
+{
+    char *copy = strdup(text);
 
-        TRY_OR(st, predict(t, token, count, row, raw, logits), done);
-        TRY_OR(st, sample_token(logits, t->set.vocab, &a->how, u, &token[count]), done);
-        if (speaks_bytes(&t->set) && token[count] == TOKENS_END) break;
-        put_token(&t->set, token[count++]);
+    if (!copy) return KR_FAIL(KR_ERR_MEM, "no memory for a chat");
+    if (c->count == CHAT_TURNS) forget(c, c->pinned, 2);
+    c->texts[c->count] = copy;
+    c->turns[c->count++] = (struct chat_turn){ role, copy, false };
+    return KR_OK;
+}
+
+/* The oldest question and answer are forgotten while the talk is longer than the context. */
+static kr_status answer(struct voice *v, struct chat *c, const struct generate_args *a)
+{
+    TRY(voice_turns(v, c->turns, c->count));
+    while ((int64_t)v->ids.count >= v->l->set.context && c->count - c->pinned > 2) {
+        forget(c, c->pinned, 2);
+        TRY(voice_turns(v, c->turns, c->count));
     }
+    TRY(voice_answer(v, how_of(a), stdout));
     putchar('\n');
-done:
-    kern_free(t->device, at);
-    mem_free(logits);
-    mem_free(raw);
+    return say(c, CHAT_ASSISTANT, v->answer.at);
+}
+
+static kr_status talk(struct voice *v, struct chat *c, const struct generate_args *a)
+{
+    bool terminal = isatty(STDIN_FILENO);
+    char *line = NULL;
+    size_t room = 0;
+    ssize_t n;
+    kr_status st = KR_OK;
+
+    if (a->system[0]) st = say(c, CHAT_SYSTEM, a->system);
+    c->pinned = c->count;
+    if (st == KR_OK && a->prompt[0]) {
+        st = say(c, CHAT_USER, a->prompt);
+        return st == KR_OK ? answer(v, c, a) : st;
+    }
+    while (st == KR_OK) {
+        if (terminal) fputs("> ", stderr);
+        if ((n = getline(&line, &room, stdin)) <= 0) break;
+        if (line[n - 1] == '\n') line[n - 1] = '\0';
+        if (line[0]) st = say(c, CHAT_USER, line);
+        if (line[0] && st == KR_OK) st = answer(v, c, a);
+    }
+    free(line);
     return st;
 }
+
+static kr_status hold_chat(struct voice *v, const struct generate_args *a)
+{
+    struct chat *c = NULL;
+    kr_status st;
+
+    TRY(mem_alloc(&c, 1, sizeof *c, "chat"));
+    st = talk(v, c, a);
+    forget(c, 0, c->count);
+    mem_free(c);
+    return st;
+}
+
+/* ---- a file ----------------------------------------------------------------------------- */
+
+static kr_status answer_file(struct voice *v, const struct generate_args *a)
+{
+    struct questions q = { 0 };
+    struct mem_text out = { 0 };
+    struct writer_how how = how_of(a);
+    kr_status st;
+
+    TRY_OR(st, questions_read(&q, a->in, false), done);
+    for (int64_t i = 0; i < q.count && st == KR_OK; i++) {
+        st = questions_answer(&q, i, v, how);
+        if (st == KR_OK) questions_print(&q, i, &out);
+        questions_tell(&q, i + 1);
+    }
+    if (st != KR_OK) goto done;
+    if (strcmp(a->out, "-") == 0)
+        fwrite(out.at, 1, out.len, stdout);
+    else
+        st = fs_replace(a->out, out.at, out.len);
+done:
+    questions_free(&q);
+    mem_text_free(&out);
+    return st;
+}
+
+/* ---- front ------------------------------------------------------------------------------ */
 
 static kr_status generate(struct loaded *l, struct comm *c, const struct options *o,
                           const struct generate_args *a)
 {
-    int32_t *token = NULL;
-    int64_t count;
+    struct voice v;
     kr_status st;
 
     TRY(load_model(l, c, o->path, o->sets, o->set_count));
-    TRY(mem_alloc(&token, sizeof a->prompt + (size_t)a->tokens + 1, sizeof *token,
-                  "tokens"));
-    st = read_prompt(a, &l->set, token, &count);
-    if (st == KR_OK) {
-        if (speaks_bytes(&l->set)) fputs(a->prompt, stdout);
-        st = go_on(&l->trainer, a, token, count);
-    }
-    mem_free(token);
+    TRY(voice_open(&v, l, a->cache));
+    st = a->in[0] ? answer_file(&v, a) : a->chat ? hold_chat(&v, a) : write_text(&v, a);
+    voice_close(&v);
     return st;
 }
 

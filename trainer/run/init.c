@@ -58,7 +58,7 @@ static kr_status read_theirs(const char *init, struct settings *out)
 
 kr_status init_settings(const char *init, const char *run, struct settings *set)
 {
-    char own[FS_PATH], tokenizer[FS_PATH];
+    char own[FS_PATH];
     struct settings theirs;
     kr_status st;
 
@@ -72,9 +72,7 @@ kr_status init_settings(const char *init, const char *run, struct settings *set)
     st = read_theirs(init, &theirs);
     if (st != KR_OK) return st == KR_ERR_MEM ? st : KR_ERR_ARG;
     TRY(take_model(&theirs, set, init));
-    if (!speech_find(&theirs, init, tokenizer)) return KR_OK;
-    if (strlen(tokenizer) >= sizeof set->tokenizer)
-        return KR_FAIL(KR_ERR_ARG, "%s: too long a path for data.tokenizer", tokenizer);
-    strcpy(set->tokenizer, tokenizer);
+    TRY(speech_find(&theirs, init));
+    strcpy(set->tokenizer, theirs.tokenizer);
     return KR_OK;
 }

@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "trainer/run/resume.h"
+#include "trainer/run/speech.h"
 
 kr_status load_check_sets(char *const *sets, int set_count, struct settings *set)
 {
@@ -45,6 +46,7 @@ kr_status load_model(struct loaded *out, struct comm *c, const char *path,
     TRY(ckpt_open(&k, c, &config));
     TRY_OR(st, resume_settings(k, c, path, &info, &out->set), done);
     out->step = info.step;
+    TRY_OR(st, speech_find(&out->set, path), done);
     for (int i = 0; i < set_count; i++)
         TRY_OR(st, cfg_set(settings_table, &out->set, sets[i], "--set"), done);
     st = load_weights(out, c, k);

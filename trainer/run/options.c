@@ -14,6 +14,14 @@ static kr_status set_one(const struct cfg_field *table, void *cfg, const char *n
     return cfg_set(table, cfg, text, command);
 }
 
+/* Flags may stand without a value: then they are true. */
+static bool is_flag(const struct cfg_field *table, const char *name)
+{
+    for (; table->name; table++)
+        if (strcmp(table->name, name) == 0) return table->type == CFG_BOOL;
+    return false;
+}
+
 static kr_status read_option(int argc, char **argv, int *i, const struct cfg_field *table,
                              void *cfg, struct options *o)
 {
@@ -23,6 +31,9 @@ static kr_status read_option(int argc, char **argv, int *i, const struct cfg_fie
         o->help = true;
         return KR_OK;
     }
+    if (is_flag(table, name) && (*i + 1 >= argc || (strcmp(argv[*i + 1], "true") != 0 &&
+                                                    strcmp(argv[*i + 1], "false") != 0)))
+        return set_one(table, cfg, name, "true", argv[0]);
     if (*i + 1 >= argc)
         return KR_FAIL(KR_ERR_ARG, "%s: %s: its value is missing", argv[0], argv[*i]);
     ++*i;

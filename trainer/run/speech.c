@@ -8,22 +8,25 @@
 
 enum { TOKENIZER_MOST = 1 << 28 /* bytes */ };
 
-bool speech_find(const struct settings *s, const char *path, char out[FS_PATH])
+kr_status speech_find(struct settings *s, const char *path)
 {
-    /* beside the run, above RUN/best, above RUN/checkpoints/step-N of either */
+    /* beside the run, above RUN/best, above RUN/checkpoints/step-N of either; what was
+     * imported has it among its origin's files */
     static const char *const places[] = { "", "/..", "/../..", "/../../.." };
+    static const char *const names[] = { "tokenizer.json", "hf/tokenizer.json" };
+    char at[FS_PATH];
 
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        if (fs_path(out, "%s%s/config.ini", path, places[i]) != KR_OK) return false;
-        if (i > 0 && !fs_exists(out)) continue;
-        if (fs_path(out, "%s%s/tokenizer.json", path, places[i]) != KR_OK) return false;
-        if (fs_exists(out)) return true;
+    for (size_t i = 0; i < 8; i++) {
+        TRY(fs_path(at, "%s%s/config.ini", path, places[i / 2]));
+        if (i > 1 && !fs_exists(at)) continue;
+        TRY(fs_path(at, "%s%s/%s", path, places[i / 2], names[i % 2]));
+        if (!fs_exists(at)) continue;
+        if (strlen(at) >= sizeof s->tokenizer)
+            return KR_FAIL(KR_ERR_ARG, "%s: too long a path for data.tokenizer", at);
+        strcpy(s->tokenizer, at);
+        return KR_OK;
     }
-    if (s->tokenizer[0])
-        snprintf(out, FS_PATH, "%s", s->tokenizer);
-    else
-        snprintf(out, FS_PATH, "%s", s->vocab == TOKENS_BYTE_VOCAB ? "byte" : "");
-    return out[0] != '\0';
+    return KR_OK;
 }
 
 kr_status speech_keep(const struct settings *s, const char *run)
@@ -42,12 +45,14 @@ kr_status speech_keep(const struct settings *s, const char *run)
     return st;
 }
 
-kr_status speech_open(struct tokenizer **out, const struct settings *s, const char *path)
+kr_status speech_open(struct tokenizer **out, const struct settings *s)
 {
-    char name[FS_PATH];
+    const char *name = s->tokenizer[0]                 ? s->tokenizer
+                       : s->vocab == TOKENS_BYTE_VOCAB ? "byte"
+                                                       : NULL;
 
     *out = NULL;
-    if (!speech_find(s, path, name)) return KR_OK;
+    if (!name) return KR_OK;
     TRY(tokenizer_open(out, name));
     if (tokenizer_size(*out) <= s->vocab) return KR_OK;
     tokenizer_close(*out);

@@ -12,13 +12,14 @@
 #include "trainer/data/tokens.h"
 #include "trainer/run/settings.h"
 
-/* [local] The tokenizer of run or checkpoint `path`: a file, or "byte"; false: none. */
-bool speech_find(const struct settings *s, const char *path, char out[FS_PATH]);
+/* [local] Set s->tokenizer to the copy that lies with run or checkpoint `path`, if there is
+ * one.  KR_ERR_ARG: its path is too long for a setting. */
+kr_status speech_find(struct settings *s, const char *path);
 
 /* [local] Copy data.tokenizer into the run, if it names a file. */
 kr_status speech_keep(const struct settings *s, const char *run);
 
 /* [local] Open the tokenizer; *out = NULL (and KR_OK): the model has none. */
-kr_status speech_open(struct tokenizer **out, const struct settings *s, const char *path);
+kr_status speech_open(struct tokenizer **out, const struct settings *s);
 
 #endif
