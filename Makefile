@@ -180,6 +180,15 @@ $(B)/tests/device/parity-cuda: $(parity.obj) $(call obj,$(cuda.list)) $(O)/libke
 	@mkdir -p $(@D)
 	$(call q,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) $(CUDA_LIBS)
 
+# golden values of whole models on the same two
+golden.obj := $(O)/tests/unit/t_golden.o
+$(B)/tests/device/golden-emu: $(golden.obj) $(emu.obj) $(libs)
+	@mkdir -p $(@D)
+	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) -lstdc++
+$(B)/tests/device/golden-cuda: $(golden.obj) $(call obj,$(cuda.list)) $(cuda.worker)
+	@mkdir -p $(@D)
+	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) $(CUDA_LIBS)
+
 # the whole worker on the emulated GPU
 $(B)/tests/emu/kilorank-worker-cuda: $(call obj,$(main.src)) $(emu.obj) $(libs)
 	@mkdir -p $(@D)
@@ -198,7 +207,7 @@ $(fuzz): $(B)/tests/fuzz/%: tests/fuzz/%.c $(FUZZ_SRC)
 	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $^ $(fuzz.more) $(FRONT_LIBS)
 
 # tests link against everything; those without a source of their own are shell scripts
-device := $(B)/tests/device/parity $(B)/tests/device/parity-emu
+device := $(addprefix $(B)/tests/device/,parity parity-emu golden-emu)
 tests-quick := $(unit) $(sm90) $(mpi) $(device) $(cli)
 .PHONY: tests fuzz
 tests: $(PROGRAMS) $(unit) $(sm90) $(mpi) $(device) $(B)/tests/emu/kilorank-worker-cuda
@@ -225,7 +234,7 @@ bench: deps
 	@BUILD=$(B) scripts/bench
 gpu-check:
 	@$(if $(HAVE_CUDA),,echo "gpu-check: error: no nvcc, so no CUDA worker (make info)" >&2; exit 1)
-	@$(MAKE) --no-print-directory all $(B)/tests/device/parity-cuda
+	@$(MAKE) --no-print-directory all $(addprefix $(B)/tests/device/,parity-cuda golden-cuda)
 	@BUILD=$(B) scripts/gpu-check
 deps:
 	@scripts/install-deps run

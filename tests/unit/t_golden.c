@@ -3,6 +3,8 @@
  *
  * Weights come from a hash of (tensor number, element number), both in the order and
  * layout in which Hugging Face stores them; what follows knows how that maps to ours.
+ *
+ * Built with the CUDA back end (tests/device/golden-emu, golden-cuda) it runs there.
  */
 #include "tests/check.h"
 #include "tests/model_weights.h"
@@ -415,12 +417,17 @@ static void check(const struct golden *g, const char *device, double tolerance)
 #define ON_EVERY_DEVICE(family)                                              \
     static void family##_in_double(void) { check(&family, "cpu64", 1e-10); } \
     static void family##_on_the_cpu(void) { check(&family, "cpu", 3e-6); }   \
-    static void family##_on_guard(void) { check(&family, "guard", 3e-6); }
-#define RUN_ALL(family)           \
-    do {                          \
-        RUN(family##_in_double);  \
-        RUN(family##_on_the_cpu); \
-        RUN(family##_on_guard);   \
+    static void family##_on_guard(void) { check(&family, "guard", 3e-6); }   \
+    static void family##_on_the_gpu(void) { check(&family, "cuda32", 3e-6); }
+#define RUN_ALL(family)               \
+    do {                              \
+        if (gpu) {                    \
+            RUN(family##_on_the_gpu); \
+            break;                    \
+        }                             \
+        RUN(family##_in_double);      \
+        RUN(family##_on_the_cpu);     \
+        RUN(family##_on_guard);       \
     } while (0)
 ON_EVERY_DEVICE(gpt2)
 ON_EVERY_DEVICE(bloom)
@@ -430,6 +437,8 @@ ON_EVERY_DEVICE(glm4)
 
 int main(void)
 {
+    bool gpu = strcmp(kern_device_default(), "cuda") == 0;
+
     RUN_ALL(gpt2);
     RUN_ALL(bloom);
     RUN_ALL(llama);
