@@ -68,7 +68,9 @@ struct comm_ops {
                             int64_t bytes);
     kr_status (*reduce_scatter)(struct comm_link *l, void *all, void *own, int64_t chunk,
                                 enum kern_dtype type);
+    /* KR_ERR_ARG for KERN_BF16 if it cannot round as comm.h says */
     kr_status (*reduce_tree)(struct comm_link *l, const struct comm_tree *t);
+    /* opt; got + r * bytes = all + rank * bytes of rank r */
     kr_status (*all_to_all)(struct comm_link *l, const void *all, void *got,
                             int64_t bytes);
 

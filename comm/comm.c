@@ -594,6 +594,8 @@ kr_status comm_all_to_all(struct comm *c, const void *all, void *got, int64_t ch
     if (chunk < 0)
         return KR_FAIL(KR_ERR_ARG, "all_to_all: chunk of %lld elements",
                        (long long)chunk);
+    if (!is_on_gpu(c) && !c->link->ops->all_to_all)
+        return KR_FAIL(KR_ERR_ARG, "all_to_all: %s knows none", c->link->ops->name);
     if (is_on_gpu(c)) return enqueue_copy(c, got, all, chunk, type);
     return chunk ? enqueue(&w, sizeof w) : KR_OK;
 }

@@ -132,7 +132,8 @@ static void use(const struct weights *w, int unit)
 }
 
 /* The first pass learns the order; in the next each unit is there before it is asked for,
- * and the last ones still are when the pass turns around. */
+ * the last ones still are when the pass turns around, and at its end comes what another
+ * pass of the step would begin with. */
 static void the_next_unit_is_gathered_ahead(void)
 {
     struct shard_config c = { 3, true, true, 4, KERN_F32, KERN_F32, 1 };
@@ -154,7 +155,8 @@ static void the_next_unit_is_gathered_ahead(void)
         }
         before = sent();
         use(w, params.units - 2);
-        CHECK_NEAR(sent() - before, 0, 0);
+        CHECK_NEAR(sent() - before,
+                   pass == 1 && comm_size(group) < c.leaves ? gather_bytes(0) : 0, 0);
     }
     rig_close(&r);
 }

@@ -358,6 +358,36 @@ static void sums_rounded_by_chance_are_unbiased(void)
     CHECK_I64(moved, >, LEN / 2);
 }
 
+/* A step so small that rounding to nearest would never move the moment. */
+static void bf16_moments_move_in_the_mean(void)
+{
+    enum { KEYS = 4096, LEN = 64 };
+    struct pair w = wide_pair(1, LEN, 1), m = pair(1, LEN, LEN, 2),
+                g = wide_pair(1, LEN, 4);
+    struct pair v = pair(1, LEN, LEN, 3), start = pair(1, LEN, LEN, 2);
+    double mean[LEN] = { 0 };
+
+    (void)positive(v.narrow);
+    for (uint64_t key = 0; key < KEYS; key++) {
+        struct kern_adamw p = how;
+
+        p.beta1 = 0.9999;
+        p.round.key = key;
+        CHECK(kern_copy(q, m.narrow, start.narrow) == KR_OK);
+        CHECK(kern_adamw(q, w.narrow, m.narrow, v.narrow, g.narrow, kern_none, &p) ==
+              KR_OK);
+        for (int i = 0; i < LEN; i++)
+            mean[i] += (double)bf16_value(((uint16_t *)m.narrow.at)[i]) / KEYS;
+    }
+    for (int i = 0; i < LEN; i++) {
+        double old = (double)((float *)start.wide.at)[i];
+        double want = 0.9999 * old + 0.0001 * 0.5 * (double)((float *)g.wide.at)[i];
+
+        CHECK_NEAR(mean[i], want, 5 * fabs(want) / 128 / 2 / 64 + 1e-7);
+        CHECK(bf16_round((float)want) == ((uint16_t *)start.narrow.at)[i]);
+    }
+}
+
 static void squares_of_bf16_are_those_of_its_numbers(void)
 {
     struct pair g = pair(1, N, N, 9);
@@ -420,6 +450,7 @@ int main(void)
     RUN(adamw_also_gives_rounded_weights);
     RUN(bf16_moments_do_not_depend_on_the_partition);
     RUN(sums_rounded_by_chance_are_unbiased);
+    RUN(bf16_moments_move_in_the_mean);
     RUN(squares_of_bf16_are_those_of_its_numbers);
     RUN(wrong_types_are_refused);
     RUN(devices_say_their_types);

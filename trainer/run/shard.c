@@ -322,18 +322,20 @@ void shard_begin(struct shard *s, int64_t step)
         s->units[i].depth = 0;
 }
 
-static void follow(struct shard *s, struct trace *t)
+static void start_pass(struct shard *s, struct trace *t, int64_t more)
 {
+    t->whole = t->whole || (t->len > 0 && t->at == t->len);
     t->at = 0;
     s->trace = t;
+    s->passes = more;
 }
 
-void shard_forward(struct shard *s) { follow(s, &s->traces[0]); }
+void shard_forward(struct shard *s) { start_pass(s, &s->traces[0], 0); }
 
 void shard_leaf(struct shard *s, int64_t i)
 {
     s->turn = i;
-    follow(s, &s->traces[1]);
+    start_pass(s, &s->traces[1], shard_turns(s) - 1 - i);
 }
 
 const struct shard_own *shard_own(const struct shard *s, int *count)

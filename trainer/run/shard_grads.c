@@ -18,7 +18,7 @@ static enum part_deal deal_of(const struct shard *s)
     return shard_deal(s->config.stage);
 }
 
-static int64_t turns(const struct shard *s)
+int64_t shard_turns(const struct shard *s)
 {
     return part_leaf_count(deal_of(s), s->config.leaves, comm_size(s->comm),
                            comm_rank(s->comm));
@@ -301,7 +301,7 @@ kr_status shard_grads_ready(void *self, int unit)
     if (s->works) TRY(leave_room(s, u));
     if (keeps_chunks(s)) return KR_OK;
     if (s->config.canonical) TRY(push(s, u, (struct tree_node){ leaf_of(s), 1 }));
-    return s->turn == turns(s) - 1 ? reduce_step(s, u) : KR_OK;
+    return s->turn == shard_turns(s) - 1 ? reduce_step(s, u) : KR_OK;
 }
 
 kr_status shard_finish(struct shard *s)

@@ -57,14 +57,21 @@ static kr_status get_page(struct shard *s, int unit, struct page **out)
     return KR_OK;
 }
 
-/* Note that the pass acquires `unit`; the one that came next last time, or -1. */
-static int follow(struct trace *t, int room, int unit)
+/* Note that the pass acquires `unit`; the one that came next last time, at the end the one
+ * that the next pass will begin with, -1 if that is not known. */
+static int follow(struct shard *s, int unit)
 {
-    if (t->at < t->len && t->unit[t->at] != unit) t->len = t->at;
-    if (t->at == room) return -1;
+    struct trace *t = s->trace;
+
+    if (t->at < t->len && t->unit[t->at] != unit) {
+        t->len = t->at;
+        t->whole = false;
+    }
+    if (t->at == SHARD_TRACE * s->count) return -1;
     t->unit[t->at++] = unit;
     if (t->at > t->len) t->len = t->at;
-    return t->at < t->len ? t->unit[t->at] : -1;
+    if (t->at < t->len) return t->unit[t->at];
+    return t->whole && s->passes > 0 ? t->unit[0] : -1;
 }
 
 static kr_status prefetch(struct shard *s, int unit)
@@ -87,7 +94,7 @@ kr_status shard_acquire(void *self, int unit, void **out)
     }
     TRY(get_page(s, unit, &p));
     p->holds++;
-    TRY(prefetch(s, follow(s->trace, SHARD_TRACE * s->count, unit)));
+    TRY(prefetch(s, follow(s, unit)));
     TRY(kern_event_wait(p->gathered, s->q));
     *out = p->at;
     return KR_OK;

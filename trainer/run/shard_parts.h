@@ -50,6 +50,7 @@ struct page {
 struct trace {
     int *unit;
     int len, at;
+    bool whole; /* len is that of a pass from begin to end */
 };
 
 /* SHARD_TRACE: a pass acquires a unit at most so often, about. */
@@ -74,6 +75,7 @@ struct shard {
     int works, pages; /* in use */
     uint64_t numbers;
     struct trace traces[2], *trace; /* forward; forward and backward; that of this pass */
+    int64_t passes; /* of the same kind that follow before weights change */
 };
 
 /* What a configuration holds of a unit of `len` elements, in elements. */
@@ -109,6 +111,9 @@ static inline int64_t shard_padded(const struct shard *s, const struct unit *u)
 {
     return u->chunk * comm_size(s->comm);
 }
+
+/* Micro-batches, or rounds, of this rank in a step. */
+int64_t shard_turns(const struct shard *s);
 
 /* The calls of weights.h. */
 kr_status shard_grads(void *self, int unit, void **out, bool *add);
