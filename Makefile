@@ -6,6 +6,7 @@
 # make CONFIG=asan check   the quick tests under ASan + UBSan (also: debug)
 # make bench               the benchmark programs, one table each
 # make gpu-check           on a machine with a GPU: every kernel against the CPU
+# make gpu-bench           on a machine with a GPU: how fast they are, one table
 # make lint                formatting, layers, shell scripts
 # make info                what was found, and the flags in use
 # make CUDA=0|1|auto       auto: build the CUDA worker if nvcc is there; 1: fail if not
@@ -69,7 +70,7 @@ libs = $(patsubst %,$(O)/lib%.a,trainer checkpoints comm kernels scheduler base)
 cuda.worker = $(patsubst %,$(O)/lib%.a,trainer checkpoints comm kernels-cuda kernels scheduler base)
 main.src := trainer/run/main.c
 
-.PHONY: all run check check-all check-cluster gpu-check lint bench info clean deps deps-check deps-cluster
+.PHONY: all run check check-all check-cluster gpu-check gpu-bench lint bench info clean deps deps-check deps-cluster
 .DELETE_ON_ERROR:
 .SECONDARY:
 PROGRAMS := $(B)/kilorank $(B)/kilorank-worker-cpu $(if $(HAVE_CUDA),$(B)/kilorank-worker-cuda)
@@ -118,7 +119,8 @@ $(O)/kernels/cuda/sm90%.o: arch = $(HOPPER)
 $(O)/kernels/cuda/adamw.o: NVFLAGS += -fmad=false
 $(O)/kernels/cuda/%.o: kernels/cuda/%.cu
 	@mkdir -p $(@D)
-	$(call q,NVCC)$(NVCC) $(arch) $(NVFLAGS) -MD -MP -MF $(@:.o=.d) -c -o $@ $<
+	$(call q,NVCC)$(NVCC) $(arch) $(NVFLAGS) -Xptxas -v -MD -MP -MF $(@:.o=.d) -c -o $@ $< \
+	    2>$(@:.o=.ptxas) || { cat $(@:.o=.ptxas) >&2; exit 1; }
 $(O)/libkernels-cuda.a: $(call obj,$(cuda.src))
 
 # the emulated GPU: the same sources by the host's compiler
@@ -175,6 +177,10 @@ $(B)/tests/device/parity: $(parity.obj) $(O)/libkernels.a $(O)/libbase.a
 $(B)/tests/device/parity-emu: $(parity.obj) $(emu.obj) $(O)/libkernels.a $(O)/libbase.a
 	@mkdir -p $(@D)
 	$(call q,LINK)$(CXX) $(LDFLAGS) -fopenmp -o $@ $^ $(WORKER_LIBS)
+$(B)/tests/device/speed-cuda: $(O)/tests/device/speed/speed.o $(call obj,$(cuda.list)) \
+                              $(O)/libkernels-cuda.a $(O)/libkernels.a $(O)/libbase.a
+	@mkdir -p $(@D)
+	$(call q,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) $(CUDA_LIBS)
 $(B)/tests/device/parity-cuda: $(parity.obj) $(call obj,$(cuda.list)) $(O)/libkernels-cuda.a \
                                $(O)/libkernels.a $(O)/libbase.a
 	@mkdir -p $(@D)
@@ -222,7 +228,7 @@ check: deps-check
 	@BUILD=$(B) TEST_TIMEOUT=$(limit) tests/run $(tests-quick)
 check-all: deps-cluster
 	@$(MAKE) --no-print-directory tests fuzz
-	@BUILD=$(B) tests/run scripts/lint $(tests-quick) $(fault) $(cluster) tests/fuzz/run.sh
+	@BUILD=$(B) NVCC=$(if $(HAVE_CUDA),$(NVCC)) tests/run scripts/lint scripts/gpu-gates $(tests-quick) $(fault) $(cluster) tests/fuzz/run.sh
 check-cluster: deps-cluster
 	@$(MAKE) --no-print-directory tests
 	@BUILD=$(B) CLUSTER_CASES=all tests/run $(cluster)
@@ -232,6 +238,10 @@ run: deps
 bench: deps
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(B) scripts/bench
+gpu-bench:
+	@$(if $(HAVE_CUDA),,echo "gpu-bench: error: no nvcc, so no CUDA worker (make info)" >&2; exit 1)
+	@$(MAKE) --no-print-directory all $(B)/tests/device/speed-cuda
+	@BUILD=$(B) scripts/gpu-bench
 gpu-check:
 	@$(if $(HAVE_CUDA),,echo "gpu-check: error: no nvcc, so no CUDA worker (make info)" >&2; exit 1)
 	@$(MAKE) --no-print-directory all $(addprefix $(B)/tests/device/,parity-cuda golden-cuda)

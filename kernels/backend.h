@@ -20,7 +20,7 @@ struct kern_backend {
     const char *(*describe)(void *state);
     kr_status (*memory)(int local_rank, struct kern_memory *out); /* opt: not known */
     /* opt, both: whose kernels multiply, see kern_device_matmul */
-    kr_status (*set_matmul)(void *state, const char *whose);
+    kr_status (*set_matmul)(void *state, enum kern_matmul whose);
     const char *(*matmul_by)(void *state);
     kr_status (*alloc)(void *state, void **at, size_t bytes, const char *what);
     void (*free)(void *state, void *at);

@@ -92,7 +92,7 @@ const char *kern_device_describe(const struct kern_device *d)
     return d->back->describe(d->state);
 }
 
-kr_status kern_device_matmul(struct kern_device *d, const char *whose)
+kr_status kern_device_matmul(struct kern_device *d, enum kern_matmul whose)
 {
     return d->back->set_matmul ? d->back->set_matmul(d->state, whose) : KR_OK;
 }

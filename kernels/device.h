@@ -90,10 +90,14 @@ enum kern_dtype
 kern_device_wide(const struct kern_device *d);         /* gradients of weights, moments */
 bool kern_device_is_host(const struct kern_device *d); /* memory that MPI can read */
 
-/* [local] Whose kernels multiply matrices from here on: "own" or "cublas".  Devices with
- * one choice only take either.  KR_ERR_DEVICE: the library is missing. */
-kr_status kern_device_matmul(struct kern_device *d, const char *whose);
-/* [local] "own kernels", "cuBLAS 13.1"; NULL: kern_device_describe says it. */
+/* Whose kernels multiply matrices; the choices of a setting in the order of the enum. */
+enum kern_matmul { KERN_MATMUL_OWN, KERN_MATMUL_CUBLAS };
+#define KERN_MATMUL_CHOICES "own|cublas"
+
+/* [local] From here on.  Devices with one choice only take either.  KR_ERR_DEVICE: the
+ * library is missing. */
+kr_status kern_device_matmul(struct kern_device *d, enum kern_matmul whose);
+/* [local] "our kernels", "cuBLAS 13.1"; NULL: kern_device_describe says it. */
 const char *kern_device_matmul_by(const struct kern_device *d);
 
 /* [local] Device memory, aligned to at least 256 bytes.  The contents are unspecified

@@ -14,7 +14,7 @@ enum { OWN = 64, THREADS = OWN / 16 * WARP };
 
 /* Others that come at a time: as many as leave registers for the sums. */
 template <int D> struct step {
-    enum { QUERIES = D == 64 ? 64 : 32, KEYS = 64 };
+    enum { QUERIES = D == 64 ? 64 : 32, KEYS = QUERIES };
 };
 
 /* ---- dK and dV ------------------------------------------------------------------------ */

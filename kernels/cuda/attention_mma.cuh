@@ -20,7 +20,7 @@ static __device__ __forceinline__ void fetch_rows(unsigned char *tile, const bf1
     enum { CHUNKS = D / CHUNK };
 
     static_assert(ROWS * CHUNKS % THREADS == 0, "threads share the chunks evenly");
-#pragma unroll
+#pragma unroll 1 /* addresses kept in registers would crowd the sums out */
     for (int n = 0; n < ROWS * CHUNKS / THREADS; n++) {
         const int q = n * THREADS + threadIdx.x, row = q / CHUNKS, chunk = q % CHUNKS;
 

@@ -19,7 +19,8 @@ enum { OLDEST = 80 /* compute capability 8.0: mma.sync on bf16, cp.async */ };
 struct cuda_gpu {
     int device, sms, capability;
     bool waits_always;
-    struct cuda_blas *blas; /* NULL: our own kernels multiply */
+    struct cuda_blas *library; /* NULL: not opened */
+    struct cuda_blas *blas;    /* NULL: our own kernels multiply */
     char about[256];
     _Atomic uint32_t taken; /* slots in use */
     _Atomic int status[CUDA_STREAMS];
@@ -161,7 +162,7 @@ static void close_gpu(void *state)
 {
     struct cuda_gpu *g = state;
 
-    cuda_blas_close(g->blas);
+    cuda_blas_close(g->library);
     mem_free(g);
 }
 
@@ -188,19 +189,20 @@ static void enter(void *state)
 
 static void leave(void *state) { (void)state; }
 
-static kr_status set_matmul(void *state, const char *whose)
+static kr_status set_matmul(void *state, enum kern_matmul whose)
 {
     struct cuda_gpu *g = state;
 
-    if (strcmp(whose, "cublas") != 0 || g->blas) return KR_OK;
-    return cuda_blas_open(&g->blas);
+    if (whose == KERN_MATMUL_CUBLAS && !g->library) TRY(cuda_blas_open(&g->library));
+    g->blas = whose == KERN_MATMUL_CUBLAS ? g->library : NULL;
+    return KR_OK;
 }
 
 static const char *matmul_by(void *state)
 {
     struct cuda_gpu *g = state;
 
-    return g->blas ? cuda_blas_describe(g->blas) : "own kernels";
+    return g->blas ? cuda_blas_describe(g->blas) : "our kernels";
 }
 
 /* ---- memory --------------------------------------------------------------------------- */

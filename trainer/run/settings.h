@@ -62,6 +62,7 @@ struct settings {
 
     char device[16];
     int precision;
+    int matmul; /* enum kern_matmul */
     int64_t threads, log_every;
     bool tensorboard;
 };
