@@ -103,6 +103,21 @@ static void sweep(const char *dir, struct memory_run run, const char *node)
     fs_free_names(names, count);
 }
 
+void memory_remove(const char *dir, struct memory_run run)
+{
+    char prefix[96], path[FS_PATH], **names;
+    size_t count;
+
+    name_place(prefix, run);
+    snprintf(prefix + strlen(prefix), 32, "%016" PRIx64 "-", run.identity);
+    if (fs_list(dir, &names, &count) != KR_OK) return;
+    for (size_t i = 0; i < count; i++)
+        if (strncmp(names[i], prefix, strlen(prefix)) == 0 &&
+            fs_path(path, "%s/%s", dir, names[i]) == KR_OK && is_ours(path) == KR_OK)
+            (void)fs_remove_tree(path);
+    fs_free_names(names, count);
+}
+
 kr_status memory_prepare(const char *dir, struct memory_run run, const char *node)
 {
     char path[FS_PATH];

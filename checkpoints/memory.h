@@ -54,6 +54,9 @@ kr_status memory_folder(char out[FS_PATH], const char *dir, struct memory_run ru
  * remove those of runs that were in the same place before.  KR_ERR_IO with a line. */
 kr_status memory_prepare(const char *dir, struct memory_run run, const char *node);
 
+/* Remove all folders of this run in DIR, whatever names this node has had. */
+void memory_remove(const char *dir, struct memory_run run);
+
 struct memory; /* opaque: a part that is written */
 
 /* Reserve room for `buffers` payloads of `bytes`.  A file of that size that is there is

@@ -415,14 +415,17 @@ kr_status snapshot_forget(struct snapshot *s, int64_t step)
 
 /* ---- the end -------------------------------------------------------------------------- */
 
-/* The folder goes with all that is in it, once on each node. */
+/* The run's folders go with all that is in them, once on each node. */
 static void remove_all(struct snapshot *s)
 {
     char path[FS_PATH];
 
     if (comm_agree(s->comm, KR_OK) != KR_OK) return;
+    /* pretended nodes share one memory: not two at the same folder */
+    if (comm_rank(s->comm) == 0) memory_remove(s->config.dir, s->run);
+    if (comm_agree(s->comm, KR_OK) != KR_OK) return;
     if (comm_local_rank(s->comm) == 0 && fs_exists(s->folder))
-        (void)fs_remove_tree(s->folder);
+        memory_remove(s->config.dir, s->run);
     if (comm_rank(s->comm) == 0 &&
         fs_path(path, "%s/" SNAPSHOT_WHERE, s->config.run) == KR_OK)
         (void)fs_unlink(path);

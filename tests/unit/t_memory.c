@@ -290,6 +290,10 @@ static void a_folder_is_ours_alone_and_older_runs_of_the_place_go(void)
     CHECK(!fs_exists(b)); /* the same place, another run */
     CHECK(fs_exists(c) && fs_exists(d));
     must(memory_prepare(folder, run, "n1"));
+    must(memory_prepare(folder, run, "n3"));
+    memory_remove(folder, run); /* under all names of the node, and no other run's */
+    CHECK(!fs_exists(a) && fs_exists(c) && fs_exists(d));
+    must(memory_prepare(folder, run, "n1"));
     log_mute(true);
     CHECK(chmod(a, 0750) == 0);
     CHECK_I64(memory_prepare(folder, run, "n1"), ==, KR_ERR_IO);
