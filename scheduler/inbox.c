@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "scheduler/exitcode.h"
+#include "scheduler/history.h"
 #include "scheduler/supervisor.h"
 
 static const double regain_seconds = 2;
@@ -76,6 +77,7 @@ static void on_hello(struct sup *s, struct link *l, const struct wire_hello *h)
     if (h->trouble[0]) {
         LOG_WARNING("node %s is left out: %s", n->name, h->trouble);
         sup_record_node(s, node, "bad", h->trouble);
+        history_add(n->name, h->trouble);
         n->state = NODE_BAD;
         refuse(l, h->trouble);
         return;

@@ -49,7 +49,7 @@ struct door {
     int port; /* chosen by the system */
 };
 
-enum { DOOR_LINKS = 8192, DOOR_STRANGERS = 64, DOOR_STRANGER_SECONDS = 5 };
+enum { DOOR_LINKS = 8192, DOOR_STRANGERS = 1024, DOOR_STRANGER_SECONDS = 5 };
 
 /* Listen on an IPv4 or IPv6 address.  KR_ERR_ARG: no address of this host. */
 kr_status door_open(struct door *d, uv_loop_t *loop, const char *address,

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "scheduler/exitcode.h"
+#include "scheduler/history.h"
 #include "scheduler/json.h"
 #include "scheduler/supervisor.h"
 
@@ -173,6 +174,7 @@ static void blame(struct sup *s, const struct sup_fault *f)
 
     if (!n) return;
     n->faults++;
+    if (f->exit_code == EXIT_DEVICE) history_add(n->name, s->fault_why);
     if ((f->exit_code == EXIT_DEVICE || n->faults % NODES_FAULTS == 0) &&
         nodes_swap_out(&s->nodes, f->node)) {
         sup_record_node(s, f->node, "swapped", "it had many faults, a spare has fewer");
@@ -205,6 +207,7 @@ void sup_lose_node(struct sup *s, int32_t node, const char *why, double seconds)
     if (s->nodes.at[node].state == NODE_UP) s->nodes.at[node].state = NODE_AWAY;
     watch_node(&s->watch, node, false, 0);
     sup_record_node(s, node, "lost", why);
+    history_add(sup_name(s, node), why);
     if (s->seats[node].link) {
         s->seats[node].link->mark = NULL;
         link_close(s->seats[node].link, "its node counts as lost");

@@ -11,12 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "scheduler/exitcode.h"
+#include "scheduler/history.h"
 #include "scheduler/json.h"
 
 enum { TICK_MS = 100, COPY = 1 << 16 };
@@ -331,11 +333,22 @@ static kr_status remember(struct sup *s)
     return KR_OK;
 }
 
+/* A connection per node, and room for strangers. */
+static void raise_limit(void)
+{
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+    files.rlim_cur = files.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &files);
+}
+
 static void start_loop(struct sup *s)
 {
     static const int numbers[SUP_SIGNALS] = { SIGCHLD, SIGTERM, SIGINT, SIGUSR1, SIGHUP };
 
     signal(SIGPIPE, SIG_IGN);
+    raise_limit();
     s->tick.data = s;
     uv_timer_init(&s->loop, &s->tick);
     uv_timer_start(&s->tick, on_tick, 0, TICK_MS);
@@ -355,6 +368,7 @@ static kr_status open_supervisor(struct sup *s)
     TRY(watch_open(&s->watch, NODES_MAX, s->config->ranks, silence));
     TRY(fs_mkdirs(s->config->run));
     TRY(remember(s));
+    history_warn(&s->nodes);
     TRY(fs_path(path, "%s/output.log", s->config->run));
     if ((s->output = open(path, O_RDONLY | O_CLOEXEC)) >= 0)
         lseek(s->output, 0, SEEK_END);

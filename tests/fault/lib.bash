@@ -16,6 +16,7 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 export OMPI_MCA_btl_base_warn_component_unused=0 OMPI_MCA_orte_base_help_aggregate=0
 export OMP_NUM_THREADS=1
+export XDG_STATE_HOME=$work/state # no history of nodes but the script's own
 # as on a network: ranks that die hold no memory of others
 export OMPI_MCA_btl_vader_single_copy_mechanism=none
 # what Open MPI leaves of killed ranks (4 MiB each, in /dev/shm by default) goes with $work
