@@ -24,6 +24,10 @@ cached() { # past the end of the context, too
 check kept_keys_and_values_change_no_token cached
 asked() { write a run --chat --prompt 'twice d' --temperature 0 && [ "$(cat a)" = dd ]; }
 check a_question_is_answered asked
+lines() { # a prompt of two lines, with what an INI file would take for a comment
+    write a raw --prompt $'The ; first\nline' --tokens 1 && [ "$(head -c 16 a)" = $'The ; first\nline' ]
+}
+check a_prompt_may_have_lines lines
 chat() { [ "$(printf 'twice a\n\ntwice g\n' | "$kilorank" generate run --chat --temperature 0 2>out | head -n 1)" = aa ]; }
 check lines_of_a_chat_are_answered chat
 long_chat() { # what no longer fits is forgotten, the oldest first

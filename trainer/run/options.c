@@ -4,11 +4,31 @@
 #include <stdio.h>
 #include <string.h>
 
+static const struct cfg_field *find(const struct cfg_field *table, const char *name)
+{
+    while (table->name && strcmp(table->name, name) != 0)
+        table++;
+    return table->name ? table : NULL;
+}
+
+/* A text of an option may hold what a settings file cannot keep: line ends, say. */
+static kr_status set_text(const struct cfg_field *f, void *cfg, const char *value,
+                          const char *command)
+{
+    if (strlen(value) >= f->size)
+        return KR_FAIL(KR_ERR_ARG, "%s: --%s: longer than %zu bytes", command, f->name,
+                       f->size - 1);
+    strcpy((char *)cfg + f->offset, value);
+    return KR_OK;
+}
+
 static kr_status set_one(const struct cfg_field *table, void *cfg, const char *name,
                          const char *value, const char *command)
 {
+    const struct cfg_field *f = find(table, name);
     char text[1200];
 
+    if (f && f->type == CFG_STR) return set_text(f, cfg, value, command);
     if (snprintf(text, sizeof text, "%s=%s", name, value) >= (int)sizeof text)
         return KR_FAIL(KR_ERR_ARG, "%s: --%s: too long", command, name);
     return cfg_set(table, cfg, text, command);
@@ -17,9 +37,9 @@ static kr_status set_one(const struct cfg_field *table, void *cfg, const char *n
 /* Flags may stand without a value: then they are true. */
 static bool is_flag(const struct cfg_field *table, const char *name)
 {
-    for (; table->name; table++)
-        if (strcmp(table->name, name) == 0) return table->type == CFG_BOOL;
-    return false;
+    const struct cfg_field *f = find(table, name);
+
+    return f && f->type == CFG_BOOL;
 }
 
 static kr_status read_option(int argc, char **argv, int *i, const struct cfg_field *table,
