@@ -17,6 +17,7 @@
 #include "kernels/cuda/sm90_layout.h"
 
 #define DEVICE          __device__ __forceinline__
+#define DEVICE_MEMBER   __device__ __forceinline__
 #define KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
 #define TENSOR_MAP      const __grid_constant__ CUtensorMap
 

@@ -35,6 +35,7 @@
 #include "kernels/cuda/sm90_tensor_map.h"
 
 #define DEVICE          static inline
+#define DEVICE_MEMBER   inline
 #define KERNEL(threads) static inline void
 #define TENSOR_MAP      const CUtensorMap
 
