@@ -112,7 +112,7 @@ exit 1
 EOT
 deps() { rm -f "$work/asked"; PATH=$work/bin:$PATH "$top/scripts/install-deps" "$@" >"$work/out" 2>&1 </dev/null; }
 all='gcc libc6-dev make pkgconf libopenmpi-dev openmpi-bin libhdf5-dev libopenblas0-openmp
-     libinih-dev libcjson-dev libxxhash-dev'
+     libinih-dev libcjson-dev libxxhash-dev libpcre2-dev libuv1-dev procps'
 installed() { for p; do echo "$p ii "; done >"$work/installed"; }
 echo 0 >"$work/uid"
 # shellcheck disable=SC2086  # a list of words
