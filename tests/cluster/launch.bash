@@ -6,7 +6,8 @@
 #   launch RANKS HOST...    a new run in $run on these hosts, in the background
 #   strike NAME RUNG SECONDS WHY COMMAND...
 #       one case: COMMAND is a fault; the supervisor says WHY (a pattern of its line), takes
-#       that RUNG, and a new step is done within SECONDS, no more than $lost_max lost
+#       that RUNG in the end, and a new step is done within SECONDS, no more than $lost_max lost
+#   of_rank COMMAND RANK    COMMAND HOST for the host of a rank; power_off, unplug, freeze, ...
 #   ends_well       the run ended with 0, in the bits of $want, never from scratch, and left nothing
 #   times           table of all strikes: seconds until seen, until the next step, steps lost
 #
@@ -83,7 +84,19 @@ signal_rank() { # signal_rank SIGNAL RANK...
 }
 # signal_program SIGNAL HOST PATTERN - of a command line on that host
 signal_program() { on "$2" pkill "-$1" -f -- "$3"; }
+# of_rank COMMAND RANK - done to the host of that rank, which is $victim afterwards
+of_rank() {
+    local pid
+    within 5 known "$2" && read -r victim pid < <(rank_place "$2") && "$1" "$victim"
+}
+freeze() { on "$1" pkill -STOP -f 'kilorank|orted|mpirun'; }
+thaw() { on "$1" pkill -CONT -f 'kilorank|orted|mpirun'; }
 signal_supervisor() { kill -s "$1" "$supervisor"; }
+
+# The host is back, without ranks.
+is_spare() { status | grep -qE "\"name\": \"$1\", \"state\": \"up\", \"role\": \"spare\""; }
+
+without_ranks() { ! on "$1" pgrep -f 'kilorank[^ ]* train ' >/dev/null; }
 
 # --- cases -------------------------------------------------------------------------------------
 
@@ -103,7 +116,7 @@ struck() {
     seen=$(events fault | member time) && on_again=$(events running | member time)
     again=$(($(done_again) - again))
     struck+=("$name $begin ${seen:-$begin} $on_again $again")
-    events fault | grep -qE "$why" && [ "$(events start | member rung)" = "$rung" ] && [ "$again" -le "$lost_max" ] &&
+    events fault | grep -qE "$why" && [ "$(events start | tail -n 1 | member rung)" = "$rung" ] && [ "$again" -le "$lost_max" ] &&
         awk "BEGIN { exit !($on_again - $begin <= $limit * $TIME_FACTOR) }" && return
     echo "# went on after $(awk "BEGIN { print $on_again - $begin }") s, $again steps again"
     journal | tail -n +$((mark + 1)) | sed 's/^/# /'
