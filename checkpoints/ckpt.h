@@ -56,6 +56,9 @@ void ckpt_close(struct ckpt *k);
 
 int64_t ckpt_generation(const struct ckpt *k);
 
+/* [local] Rank 0: another job has taken the run over, so this one must end.  Others: false. */
+bool ckpt_is_lost(struct ckpt *k);
+
 /*
  * [collective] The next older checkpoint, newest (step, generation) first; those whose
  * manifest is bad are passed over with a warning that says why.  KR_OK with info->step

@@ -255,6 +255,16 @@ kr_status lease_check(struct lease *l)
     return ours ? KR_OK : busy(l->path, &h);
 }
 
+bool lease_is_lost(struct lease *l)
+{
+    bool lost;
+
+    pthread_mutex_lock(&l->lock);
+    lost = l->lost;
+    pthread_mutex_unlock(&l->lock);
+    return lost;
+}
+
 int64_t lease_generation(const struct lease *l) { return l->me.generation; }
 
 void lease_give_back(struct lease *l)

@@ -24,6 +24,7 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct lease; /* opaque */
@@ -33,6 +34,9 @@ kr_status lease_take(struct lease **out, const char *run, int64_t newest);
 
 /* Still ours?  KR_ERR_BUSY if not. */
 kr_status lease_check(struct lease *l);
+
+/* Has a renewal found that somebody else has it?  Costs no look at the file. */
+bool lease_is_lost(struct lease *l);
 
 int64_t lease_generation(const struct lease *l);
 

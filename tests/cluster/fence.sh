@@ -23,6 +23,8 @@ exited() { ! kill -0 "$1" 2>/dev/null; }
 lease_generation() { sed -n 's/.*"generation": \([0-9]*\).*/\1/p' run/lease.json; }
 
 job zombie n1 n2
+first=$!
+: >zombie
 check the_first_job_saves within 30 saved 20
 mapfile -t ranks < <(workers run)
 kill -STOP "${ranks[@]}"
@@ -37,6 +39,8 @@ check and_gets_on within 30 saved $((before + 20))
 
 kill -CONT "${ranks[@]}"
 check the_first_job_comes_back_and_saves_nothing_more within 20 says zombie 'lease.json: .*nothing more is saved'
+ends_as_busy() { within 20 exited "$first" && ends_with 4 wait "$first"; }
+check and_ends_since_another_has_the_run ends_as_busy
 check the_lease_is_untouched [ "$(lease_generation)" = "$generation" ]
 ends_well() { within 60 exited "$heir" && ends_with 0 wait "$heir"; }
 check the_second_does_not_notice ends_well

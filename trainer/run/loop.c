@@ -107,7 +107,8 @@ static void close_loop(struct loop *l, bool ended)
 
 static struct step_words own_words(const struct loop *l)
 {
-    struct step_words w = { .stop = (int)stop_asked(is_first(l) ? l->run : NULL),
+    enum stop_wish stop = stop_asked(is_first(l) ? l->run : NULL);
+    struct step_words w = { .stop = (int)(ckpt_is_lost(l->ckpt) ? STOP_LOST : stop),
                             .phase = (int)ckpt_phase(l->ckpt),
                             .step_seconds = l->step_seconds };
 
@@ -126,6 +127,14 @@ static void tell(struct loop *l, const struct step_stats *stats, double seconds,
     report_step(l->report, &told);
 }
 
+/* Whatever is computed from here on nobody wants. */
+static kr_status taken_over(const struct loop *l)
+{
+    return is_first(l)
+               ? KR_FAIL(KR_ERR_BUSY, "%s: another job goes on with this run", l->run)
+               : KR_ERR_BUSY;
+}
+
 /* What all ranks told in the step that was computed. */
 static kr_status hear(struct loop *l, enum stop_wish *wish)
 {
@@ -135,6 +144,7 @@ static kr_status hear(struct loop *l, enum stop_wish *wish)
         l->phases[r] = (enum ckpt_phase)l->words[r].phase;
         if (l->words[r].stop > (int)*wish) *wish = (enum stop_wish)l->words[r].stop;
     }
+    if (*wish == STOP_LOST) return taken_over(l);
     TRY(keep_step(&l->keep, l->words, &verdict));
     if (verdict.step >= 0) return trouble_replicas(l, &verdict);
     return ckpt_advance(l->ckpt, l->phases);

@@ -8,7 +8,8 @@
 #ifndef TRAIN_STOP_H
 #define TRAIN_STOP_H
 
-enum stop_wish { STOP_NO, STOP_DONE, STOP_REQUEUE }; /* the stronger is the larger */
+/* The stronger is the larger.  LOST is no request: another job has the run. */
+enum stop_wish { STOP_NO, STOP_DONE, STOP_REQUEUE, STOP_LOST };
 
 /* Install the handlers.  Once. */
 void stop_setup(void);
