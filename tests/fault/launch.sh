@@ -22,6 +22,13 @@ launch() {
 
 check a_run_without_faults_is_the_measure reference
 
+# A container has no other user, and nobody there has told Open MPI that root may.
+by_root() {
+    env -u OMPI_ALLOW_RUN_AS_ROOT -u OMPI_ALLOW_RUN_AS_ROOT_CONFIRM timeout -k 2 "$RUN_LIMIT" \
+        "$kilorank" launch --run root -n 2 "${tiny[@]}" --set train.steps=5 >out 2>&1 </dev/null
+}
+check root_needs_no_words_for_open_mpi by_root
+
 # --- killed processes --------------------------------------------------------------------------
 # struck DIR WHO RUNNING - kill it once the run is under way; it runs again by itself
 struck() {

@@ -4,7 +4,9 @@
  * Settings are read before MPI starts, by every rank alike, so that a bad one costs one
  * line and exit code 2 and nothing else; only the first rank says it.
  */
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/fs.h"
@@ -12,14 +14,37 @@
 #include "scheduler/exitcode.h"
 #include "trainer/run/commands.h"
 
-static const struct {
+static const struct command {
     const char *name;
     int (*run)(int argc, char **argv);
+    bool alone; /* of one process: several would write the same files */
 } commands[] = {
-    { "train", train_command },       { "eval", eval_command },
-    { "generate", generate_command }, { "bench", bench_command },
-    { "import", import_command },     { "export", export_command },
+    { "train", train_command, false },       { "eval", eval_command, false },
+    { "generate", generate_command, false }, { "bench", bench_command, false },
+    { "import", import_command, true },      { "export", export_command, true },
 };
+
+/* Did a launcher start more than this process? */
+static bool has_company(void)
+{
+    const char *size = getenv("OMPI_COMM_WORLD_SIZE");
+
+    if (!size) size = getenv("PMI_SIZE");
+    return size && atoi(size) > 1;
+}
+
+static int run(const struct command *c, int argc, char **argv)
+{
+    int code;
+
+    if (c->alone && has_company()) {
+        (void)KR_FAIL(KR_ERR_ARG, "%s: a command of one process; start it without mpirun",
+                      c->name);
+        return EXIT_USAGE;
+    }
+    code = c->run(argc, argv);
+    return fs_standard_flush() == KR_OK || code != EXIT_DONE ? code : EXIT_IO;
+}
 
 int main(int argc, char **argv)
 {
@@ -28,13 +53,9 @@ int main(int argc, char **argv)
     fs_standard_open();
     log_setup("kilorank", -1);
     log_mute_others();
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-        int code;
-
-        if (strcmp(commands[i].name, name) != 0) continue;
-        code = commands[i].run(argc - 1, argv + 1);
-        return fs_standard_flush() == KR_OK || code != EXIT_DONE ? code : EXIT_IO;
-    }
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return run(&commands[i], argc - 1, argv + 1);
     fprintf(stderr,
             "kilorank: error: %s: the worker has train, eval, generate, bench, import "
             "and export; "
