@@ -10,7 +10,7 @@ cluster 5
 . "$(dirname "$0")/launch.bash"
 cd "$work" || exit 1
 
-: "${CHAOS_SEED:=3}" "${CHAOS_STEPS:=1500}" "${CHAOS_EVERY:=3}"
+: "${CHAOS_SEED:=3}" "${CHAOS_STEPS:=1000}" "${CHAOS_EVERY:=3}"
 cat >outage <<END
 #!/bin/sh
 # a node's cable, out and in again after the run has noticed
@@ -23,7 +23,7 @@ chaos() {
     timeout -k 5 "$((250 * TIME_FACTOR))" "$kilorank" chaos --run "$work/both" -n 4 --hostfile "$hosts" \
         --agent-command "$rsh" --shell "$rsh" --node-fault "$work/outage" --seed "$CHAOS_SEED" \
         --every "$CHAOS_EVERY" --faults rank,hang,launcher,agent,supervisor,node \
-        "${tiny[@]}" "${small[@]}" --set "train.steps=$CHAOS_STEPS" >out 2>&1 </dev/null
+        "${tiny[@]}" "${small[@]}" "${slowly[@]}" --set "train.steps=$CHAOS_STEPS" >out 2>&1 </dev/null
 }
 check a_run_under_faults_ends chaos
 check in_the_same_bits said '^the same bits after [0-9]+ faults'

@@ -24,6 +24,8 @@ struck=()     # lines of `times`
 # small enough that a step is mostly messages: four ranks share the cores of one machine
 small=(--set model.layers=1 --set model.dim=32 --set model.heads=2 --set model.kv_heads=2
     --set model.ffn=64 --set model.context=32 --set train.batch=4)
+# and no machine is so fast that a run is over before its faults are
+slowly=(--set dist.fault=delay:0.002)
 unset OMPI_MCA_plm OMPI_MCA_plm_rsh_agent OMPI_MCA_plm_rsh_no_tree_spawn # launch has its own
 
 # The same run without a supervisor and without faults: the bits that all must end in.
@@ -38,7 +40,7 @@ launch() {
     rm -rf "$run"
     launch_line=("$kilorank" launch --run "$run" -n "$ranks" --hostfile "$(hostfile 1 "$@")"
         --agent-command "$rsh" "${options[@]}" "${tiny[@]}" "${small[@]}" --set "train.steps=$steps"
-        "${extra[@]}")
+        "${slowly[@]}" "${extra[@]}")
     : >"$work/out"
     relaunch
 }
@@ -75,12 +77,16 @@ done_again() { # steps that were done more than once
 # --- faults ------------------------------------------------------------------------------------
 
 signal_rank() { # signal_rank SIGNAL RANK...
-    local signal=$1 rank node pid
+    local signal=$1 rank place places=() sent=1
     shift
     for rank; do
-        within 5 known "$rank" && read -r node pid < <(rank_place "$rank") &&
-            on "$node" kill -s "$signal" "$pid" || return 1
+        within 5 known "$rank" || return 1
+        places+=("$(rank_place "$rank")")
     done
+    for place in "${places[@]}"; do # the first takes others along: they need not be there
+        on "${place% *}" kill -s "$signal" "${place#* }" && sent=0
+    done 2>/dev/null
+    return $sent
 }
 # signal_program SIGNAL HOST PATTERN - of a command line on that host
 signal_program() { on "$2" pkill "-$1" -f -- "$3"; }
