@@ -165,17 +165,18 @@ static bool is_mine(const struct lease *l, const struct holder *h)
            h->started == l->me.started && strcmp(h->host, l->me.host) == 0;
 }
 
-/* Not over the lease of whoever replaced us while we stood still: that would put the
- * zombie back in its place.  Over an older one's stray renewal, yes.  A failed write is
+/* Not over the lease of whoever replaced us while we stood still, be it given back since:
+ * that would put the zombie back in its place.  Over an older one's stray renewal, yes.  A failed write is
  * tried again at the next renewal. */
 static void renew_once(struct lease *l)
 {
     struct holder h;
 
-    if (read_lease(l->fd, &h) && !is_mine(l, &h) && h.generation >= l->me.generation) {
+    (void)read_lease(l->fd, &h);
+    if (!is_mine(l, &h) && h.generation >= l->me.generation) {
         l->lost = true;
         LOG_WARNING("%s: taken over by process %" PRId64 " on %s; nothing more is saved",
-                    l->path, h.pid, h.host);
+                    l->path, h.pid, h.host[0] ? h.host : "a host that gave it back");
         return;
     }
     l->me.renewals++;

@@ -93,20 +93,27 @@ static void generations_only_grow(void)
     }
 }
 
-static void put_lease(const char *run, int64_t generation, int64_t renewals)
+/* host "": given back. */
+static void put_lease_of(const char *run, const char *host, int64_t generation,
+                         int64_t renewals)
 {
     char path[FS_PATH], text[256];
     int fd = -1, n;
 
     n = snprintf(text, sizeof text,
-                 "{\"host\": \"elsewhere\", \"pid\": 5, \"started\": 7, \"job\": \"99\", "
+                 "{\"host\": \"%s\", \"pid\": 5, \"started\": 7, \"job\": \"99\", "
                  "\"generation\": %" PRId64 ", \"renewals\": %" PRId64 "}\n",
-                 generation, renewals);
+                 host, generation, renewals);
     rig_must(fs_path(path, "%s/lease.json", run));
     fd = open(path, O_RDWR | O_CREAT, 0600);
     if (fd < 0 || pwrite(fd, text, (size_t)n, 0) != n || ftruncate(fd, n) != 0)
         rig_must(KR_ERR_IO);
     close(fd);
+}
+
+static void put_lease(const char *run, int64_t generation, int64_t renewals)
+{
+    put_lease_of(run, "elsewhere", generation, renewals);
 }
 
 /* A job elsewhere took over while we were away: we do not commit, and our renewals do not
@@ -136,6 +143,24 @@ static void a_zombie_does_not_commit(void)
     rig_must(fs_read_all(path, &text, &bytes, 4096));
     CHECK(strstr(text, "elsewhere") != NULL);
     mem_free(text);
+}
+
+/* Who took over has ended in order before we woke: a renewal does not bring us back. */
+static void a_zombie_that_wakes_after_its_heir_does_not_commit(void)
+{
+    char run[FS_PATH];
+    struct lease *l;
+
+    new_run(run);
+    rig_must(fs_mkdirs(run));
+    CHECK_I64(lease_take(&l, run, 0), ==, KR_OK);
+    put_lease_of(run, "", 50, 0);
+    clock_sleep(2.5); /* a renewal has come and gone */
+    CHECK_I64(lease_check(l), ==, KR_ERR_BUSY);
+    lease_give_back(l);
+    CHECK_I64(lease_take(&l, run, 0), ==, KR_OK);
+    CHECK_I64(lease_generation(l), ==, 51);
+    lease_give_back(l);
 }
 
 /* Another host's lease: only its counter tells whether it lives, not its lock, which a
@@ -294,6 +319,7 @@ int main(int argc, char **argv)
     RUN(the_second_is_told_who_holds_it_and_takes_over_from_the_dead);
     RUN(generations_only_grow);
     RUN(a_zombie_does_not_commit);
+    RUN(a_zombie_that_wakes_after_its_heir_does_not_commit);
     RUN(a_lease_of_another_host_is_watched);
     RUN(a_later_start_by_the_supervisor_waits_for_nobody);
     RUN(wall_time_does_not_matter);
