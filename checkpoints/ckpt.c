@@ -120,6 +120,11 @@ void ckpt_close(struct ckpt *k)
     mem_free(k);
 }
 
+void ckpt_abandon(struct ckpt *k)
+{
+    if (k) drop_save(k);
+}
+
 bool ckpt_is_lost(struct ckpt *k) { return k->lease && lease_is_lost(k->lease); }
 int64_t ckpt_generation(const struct ckpt *k) { return k->generation; }
 int64_t ckpt_newest(const struct ckpt *k) { return k->newest; }

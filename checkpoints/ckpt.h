@@ -54,6 +54,10 @@ kr_status ckpt_open(struct ckpt **out, struct comm *c, const struct ckpt_config 
 /* [collective] Wait for a save in progress, give the lease back.  NULL is fine. */
 void ckpt_close(struct ckpt *k);
 
+/* [local] Forget the save in progress, so that ckpt_close waits for nobody: for a rank that
+ * ends while the others do not know it yet.  NULL is fine. */
+void ckpt_abandon(struct ckpt *k);
+
 int64_t ckpt_generation(const struct ckpt *k);
 
 /* [local] Rank 0: another job has taken the run over, so this one must end.  Others: false. */

@@ -169,6 +169,8 @@ static kr_status gather_sizes(struct snapshot *s)
 static void stop(struct snapshot *s)
 {
     background_join(&s->thread);
+    if (s->stage == SNAPSHOT_SENDING && comm_queue(s->comm))
+        (void)kern_queue_sync(comm_queue(s->comm)); /* it may be in our buffers */
     close_memory(s);
     for (int32_t i = 0; i < s->copy_count; i++)
         mem_free(s->copies[i].payload);

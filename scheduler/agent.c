@@ -61,17 +61,17 @@ static struct wire_message out;
 
 /* ---- children ----------------------------------------------------------------------- */
 
-/* Texts of a list as a NULL-terminated array in `words`; false: too many. */
+/* Texts of a list as a NULL-terminated array in `words`, as many as fit; false: not all, or
+ * there are none. */
 static bool spread(const struct wire_list *list, char **words, int room)
 {
+    const char *at = wire_next(list, NULL);
     int n = 0;
 
-    for (const char *at = NULL; (at = wire_next(list, at));) {
-        if (n == room - 1) return false;
+    for (; at && n < room - 1; at = wire_next(list, at))
         words[n++] = (char *)(uintptr_t)at;
-    }
     words[n] = NULL;
-    return n > 0;
+    return !at && n > 0;
 }
 
 static int open_output(const struct agent *a)

@@ -201,8 +201,7 @@ static int train(const struct train_args *args, const struct settings *set,
     }
     if (st == KR_OK) {
         st = loop_train(c, set, args->run, about_program, pulse, &stopped);
-        agreed = st == KR_ERR_ARG || st == KR_ERR_BUSY || st == KR_ERR_NO_CKPT ||
-                 st == KR_ERR_NUMERIC;
+        agreed = loop_ends_together(st);
         code = st == KR_OK && stopped ? EXIT_REQUEUE : exit_code_of(st);
     }
     pulse_exit(pulse, code);

@@ -89,9 +89,16 @@ static kr_status open_loop(struct loop *l, const char *about)
     return keep_open(&l->keep, &l->trainer, &l->state, l->run, ckpt_generation(l->ckpt));
 }
 
-static void close_loop(struct loop *l, bool ended)
+bool loop_ends_together(kr_status st)
 {
-    keep_close(&l->keep, ended);
+    return st == KR_OK || st == KR_ERR_ARG || st == KR_ERR_BUSY || st == KR_ERR_NO_CKPT ||
+           st == KR_ERR_NUMERIC;
+}
+
+static void close_loop(struct loop *l, kr_status st)
+{
+    if (!loop_ends_together(st)) ckpt_abandon(l->ckpt);
+    keep_close(&l->keep, st == KR_OK);
     ckpt_close(l->ckpt);
     best_close(l->best);
     state_close(&l->state);
@@ -244,6 +251,8 @@ static kr_status run_steps(struct loop *l, int64_t end, enum stop_wish *wish)
 
         TRY(step_once(l, wish));
         if (l->step == was + 1) TRY(between_steps(l, end, *wish));
+        /* it went back: a request to stop is heard again, when there is something to save */
+        if (l->step != was + 1) *wish = STOP_NO;
     }
     return KR_OK;
 }
@@ -340,6 +349,6 @@ kr_status loop_train(struct comm *c, const struct settings *set, const char *run
     st = finish(&l, end, wish, any);
     *stopped = wish == STOP_REQUEUE;
 done:
-    close_loop(&l, st == KR_OK);
+    close_loop(&l, st);
     return st;
 }

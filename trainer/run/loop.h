@@ -14,4 +14,8 @@
 kr_status loop_train(struct comm *c, const struct settings *set, const char *run,
                      const char *about, struct pulse *pulse, bool *stopped);
 
+/* Is this an end that all ranks come to together?  Else the others may be inside a
+ * collective, and only ending them all helps. */
+bool loop_ends_together(kr_status st);
+
 #endif
