@@ -147,7 +147,7 @@ both eval_of_too_little_data 'empty\.bin: holds no tokens' eval ended --data emp
 both eval_where_nothing_is_held_out 'whole: .*--data' eval whole
 both eval_of_another_model 'model\.dim=32: the checkpoint' eval ended --set model.dim=32
 both eval_with_an_unknown_setting 'model\.layer; did you mean' eval ended --set model.layer=1
-for one in import export; do
+for one in generate import export; do
     check "${one}_on_two_ranks" refused 2 "$one: a command of one process" "$kilorank" "$one" ended -o new
 done
 alone generate_without_a_checkpoint 'nowhere: no checkpoint there' generate nowhere

@@ -264,9 +264,10 @@ static void tell_cost(struct loop *l, double begin)
 
     if (k->taken == 0) return;
     report_event(l->report, "snapshots", l->step,
-                 "%" PRId64 " snapshots held training up for %.2f ms each, %.3f%% of its "
+                 "%" PRId64
+                 " snapshot%s held training up for %.2f ms each, %.3f%% of its "
                  "time",
-                 k->taken, 1e3 * k->stalled / (double)k->taken,
+                 k->taken, k->taken == 1 ? "" : "s", 1e3 * k->stalled / (double)k->taken,
                  100 * k->stalled / (clock_now() - begin));
 }
 

@@ -17,11 +17,11 @@
 static const struct command {
     const char *name;
     int (*run)(int argc, char **argv);
-    bool alone; /* of one process: several would write the same files */
+    bool alone; /* of one process: several would write or say the same */
 } commands[] = {
-    { "train", train_command, false },       { "eval", eval_command, false },
-    { "generate", generate_command, false }, { "bench", bench_command, false },
-    { "import", import_command, true },      { "export", export_command, true },
+    { "train", train_command, false },      { "eval", eval_command, false },
+    { "generate", generate_command, true }, { "bench", bench_command, false },
+    { "import", import_command, true },     { "export", export_command, true },
 };
 
 /* Did a launcher start more than this process? */
