@@ -300,6 +300,16 @@ kr_status fs_mkdirs(const char *path)
     return KR_OK;
 }
 
+kr_status fs_mkdirs_of(const char *path)
+{
+    char folder[FS_PATH];
+    const char *slash = strrchr(path, '/');
+
+    if (!slash || slash == path) return KR_OK;
+    TRY(fs_path(folder, "%.*s", (int)(slash - path), path));
+    return fs_mkdirs(folder);
+}
+
 kr_status fs_remove_tree(const char *path)
 {
     struct stat st;

@@ -51,6 +51,7 @@ kr_status fs_exchange(const char *a, const char *b, bool *done);
 kr_status fs_unlink(const char *path);      /* a missing file is fine */
 kr_status fs_mkdir(const char *path);       /* one level; existing: KR_ERR_IO */
 kr_status fs_mkdirs(const char *path);      /* like mkdir -p, mode 0700 */
+kr_status fs_mkdirs_of(const char *path);   /* for the folder that path lies in */
 kr_status fs_remove_tree(const char *path); /* never follows links */
 bool fs_exists(const char *path);
 kr_status fs_free_bytes(const char *path, uint64_t *bytes); /* for this user */

@@ -22,6 +22,9 @@ for ((i = 0; i < $#; i++)); do
     esac
 done
 if [ -z "$run" ]; then echo "train-mpirun.sh: --run DIR is missing" >&2; exit 2; fi
+if [ "$(id -u)" -eq 0 ]; then # containers and CI
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
 launch=(setsid mpirun --bind-to none -mca oob_tcp_keepalive_time 2 # a silent host: seconds
     -mca oob_tcp_keepalive_intvl 1 -mca oob_tcp_keepalive_probes 3)
 [ -n "$HOSTFILE" ] && launch+=(--hostfile "$HOSTFILE")

@@ -81,6 +81,12 @@ got = array.array("H", open("docs.bin", "rb").read()).tolist()
 assert got == [97, 98, 0, 99, 256, *"😀\n".encode(), 256], got' 2>>out
 }
 check json_lines_are_documents jsonl
+folders() { # an output names a folder that is not there yet; one that cannot be is a line
+    learn new/tok/t.json --vocab 300 && prepare docs.jsonl --tokenizer new/tok/t.json -o new/data/docs &&
+        [ -s new/data/docs.bin ] && [ -s new/data/docs.idx ] && : >file &&
+        ends_with 2 prepare docs.jsonl --tokenizer byte -o file/docs && said 'file: ' && [ "$(grep -c error out)" -eq 1 ]
+}
+check folders_of_outputs_are_made folders
 first_bad() { # of many bad lines the first is told, once
     { for i in {1..2000}; do echo "{\"text\": \"line $i\"}"; done; for i in {1..50}; do echo "{bad $i"; done; } >bad.jsonl
     ends_with 2 prepare bad.jsonl --tokenizer a.json -o bad --threads 4 && said 'bad.jsonl:2001: is not one JSON object' &&

@@ -48,6 +48,7 @@ kr_status token_writer_open(struct token_writer **out, const char *prefix, int64
     if (st == KR_OK && !replace && (fs_exists(w->bin) || fs_exists(w->idx)))
         st = KR_FAIL(KR_ERR_ARG, "%s: exists already; --force replaces it",
                      fs_exists(w->bin) ? w->bin : w->idx);
+    if (st == KR_OK) st = fs_mkdirs(w->folder);
     if (st == KR_OK) st = fs_open(&w->fd, w->bin_temp, O_WRONLY | O_CREAT | O_TRUNC);
     if (st == KR_OK)
         *out = w;

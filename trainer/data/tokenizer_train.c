@@ -306,7 +306,8 @@ static kr_status open_training(struct training *t)
         t->counters[i].steps = &t->steps;
     TRY(mem_alloc(&t->jobs, (size_t)t->threads * BLOCKS_A_CORE, sizeof *t->jobs,
                   "blocks"));
-    return documents_open(&t->in, p->files, p->file_count, CUT_LINES);
+    TRY(documents_open(&t->in, p->files, p->file_count, CUT_LINES));
+    return fs_mkdirs_of(p->out); /* not after the minutes that learning takes */
 }
 
 static void close_training(struct training *t)
