@@ -70,7 +70,7 @@ static bool whole(const cJSON *j, int64_t *out)
     return true;
 }
 
-static bool plain_name(const char *s)
+bool st_plain_name(const char *s)
 {
     size_t n = s ? strlen(s) : 0;
 
@@ -106,7 +106,7 @@ static kr_status read_tensor(const char *source, const cJSON *j, uint64_t buffer
     const cJSON *place = cJSON_GetObjectItemCaseSensitive(j, "data_offsets");
     int64_t begin, end;
 
-    if (!plain_name(j->string)) return bad(source, "", "a tensor with a bad name");
+    if (!st_plain_name(j->string)) return bad(source, "", "a tensor with a bad name");
     strcpy(t->name, j->string);
     if (!type || !place || cJSON_GetArraySize(j) != 3)
         return bad(source, t->name, "want dtype, shape and data_offsets, once each");

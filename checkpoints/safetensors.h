@@ -85,4 +85,8 @@ kr_status st_write(struct st_writer *w, int type, const float *from, int64_t cou
 /* Make the file durable and close it; `st` is what came before, and comes back if bad. */
 kr_status st_finish(struct st_writer *w, kr_status st);
 
+/* May a tensor be called so?  Printable ASCII without spaces, shorter than ST_NAME; NULL is
+ * no name. */
+bool st_plain_name(const char *s);
+
 #endif

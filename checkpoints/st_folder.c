@@ -28,16 +28,6 @@ static bool plain_file(const char *s)
     return true;
 }
 
-static bool plain_name(const char *s)
-{
-    size_t n = s ? strlen(s) : 0;
-
-    if (n == 0 || n >= ST_NAME) return false;
-    for (; *s; s++)
-        if (*s < '!' || *s > '~') return false;
-    return true;
-}
-
 static int by_name(const void *a, const void *b)
 {
     return strcmp(((const struct st_place *)a)->name, ((const struct st_place *)b)->name);
@@ -53,7 +43,7 @@ static kr_status read_map(const char *source, const cJSON *map, struct st_index 
     {
         const char *file = cJSON_GetStringValue(j);
 
-        if (!plain_name(j->string)) return bad(source, "", "a tensor with a bad name");
+        if (!st_plain_name(j->string)) return bad(source, "", "a tensor with a bad name");
         if (!plain_file(file)) return bad(source, j->string, "a bad name of a file");
         strcpy(x->list[x->count].name, j->string);
         strcpy(x->list[x->count++].file, file);
