@@ -50,7 +50,7 @@ static void check_again(const struct st_header *h)
     if (fd < 0) abort();
     close(fd);
     copy.list = malloc((size_t)(h->count + 1) * sizeof *copy.list);
-    memcpy(copy.list, h->list, (size_t)h->count * sizeof *copy.list);
+    if (h->count > 0) memcpy(copy.list, h->list, (size_t)h->count * sizeof *copy.list);
     st_header_lay_out(&copy);
     if (copy.bytes != h->bytes) abort();
     if (st_create(&w, path, &copy) != KR_OK || st_finish(&w, KR_OK) != KR_OK) abort();
