@@ -7,6 +7,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/prom.h"
 #include "scheduler/client.h"
 #include "scheduler/exitcode.h"
 #include "scheduler/journal.h"
@@ -17,12 +18,13 @@ static const double patience = 5, stop_patience = 30;
 
 struct words {
     const char *dir;
-    bool json, help;
+    bool json, prometheus, help;
 };
 
 static kr_status parse(int argc, char **argv, struct words *w)
 {
     static const struct option options[] = { { "json", no_argument, NULL, 'j' },
+                                             { "prometheus", no_argument, NULL, 'p' },
                                              { "help", no_argument, NULL, 'h' },
                                              { 0 } };
     int c;
@@ -30,6 +32,7 @@ static kr_status parse(int argc, char **argv, struct words *w)
     opterr = 0;
     while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         if (c == 'j') w->json = true;
+        if (c == 'p') w->prometheus = true;
         if (c == 'h') w->help = true;
         if (c == '?')
             return KR_FAIL(KR_ERR_ARG, "%s: %s: unknown option", argv[0],
@@ -74,30 +77,48 @@ static void print_past(const struct journal_past *p, bool json)
     mem_text_free(&t);
 }
 
+static void print_past_prometheus(const struct journal_past *p, const char *run)
+{
+    struct mem_text t = { 0 };
+
+    prom_put(&t, "kilorank_supervised", "A supervisor watches the run.", PROM_GAUGE, run,
+             0);
+    prom_put(&t, "kilorank_furthest_step", "Furthest step that was done.", PROM_COUNTER,
+             run, (double)p->step);
+    prom_put(&t, "kilorank_faults_total", "Faults in the life of the run.", PROM_COUNTER,
+             run, (double)p->faults);
+    if (!t.failed) fputs(t.at, stdout);
+    mem_text_free(&t);
+}
+
 int status_main(int argc, char **argv)
 {
     struct words w = { 0 };
     struct journal_past past;
     struct client *c = NULL;
+    const char *question;
     int32_t code = EXIT_FAILED;
     kr_status st;
 
     if (parse(argc, argv, &w) != KR_OK) return EXIT_USAGE;
     if (w.help) {
-        puts("usage: kilorank status DIR [--json]\n\n"
+        puts("usage: kilorank status DIR [--json|--prometheus]\n\n"
              "What the run in DIR is doing: nodes, ranks, step, rate, last fault.  "
              "Without a\n"
              "supervisor: what its journal says.  Example:\n\n"
              "  kilorank status runs/a --json");
         return EXIT_DONE;
     }
+    question = w.json ? "status json" : w.prometheus ? "status prometheus" : "status";
     st = client_open(&c, w.dir, patience);
-    if (st == KR_OK)
-        st = client_ask(c, w.json ? "status json" : "status", patience, print, &code);
+    if (st == KR_OK) st = client_ask(c, question, patience, print, &code);
     client_close(c);
     if (st == KR_OK) return code;
     if (journal_look(w.dir, &past) == KR_OK) {
-        print_past(&past, w.json);
+        if (w.prometheus)
+            print_past_prometheus(&past, w.dir);
+        else
+            print_past(&past, w.json);
         return EXIT_DONE;
     }
     (void)KR_FAIL(KR_ERR_IO, "%s: nothing supervises it, and nothing did", w.dir);

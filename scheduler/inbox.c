@@ -161,11 +161,11 @@ static void on_started(struct sup *s, const struct wire_message *m)
 
 /* ---- commands ----------------------------------------------------------------------- */
 
-static void tell_status(struct sup *s, struct link *l, bool json)
+static void tell_status(struct sup *s, struct link *l, view_write *view)
 {
     struct mem_text t = { 0 };
 
-    (json ? view_json : view_text)(s, &t);
+    view(s, &t);
     for (size_t at = 0, most = WIRE_MAX / 2; at < t.len && !t.failed; at += most) {
         char *end = t.len - at > most ? t.at + at + most : t.at + t.len, kept = *end;
 
@@ -179,13 +179,20 @@ static void tell_status(struct sup *s, struct link *l, bool json)
 
 static void on_ask(struct sup *s, struct link *l, const struct wire_words *w)
 {
+    static const struct {
+        const char *question;
+        view_write *write;
+    } views[] = { { "status", view_text },
+                  { "status json", view_json },
+                  { "status prometheus", view_prometheus } };
     const char *text = wire_next(&w->text, NULL);
     int i = 0;
 
-    if (text && strncmp(text, "status", 6) == 0) {
-        tell_status(s, l, strcmp(text, "status json") == 0);
-        return;
-    }
+    for (size_t k = 0; text && k < sizeof views / sizeof *views; k++)
+        if (strcmp(text, views[k].question) == 0) {
+            tell_status(s, l, views[k].write);
+            return;
+        }
     while (i < SUP_ASKERS && s->askers[i])
         i++;
     if (!text || strcmp(text, "stop") != 0 || i == SUP_ASKERS) {

@@ -193,7 +193,7 @@ void seats_tick(struct sup *s, double now);
 void seats_bury(struct sup *s);
 
 /* What `kilorank status` shows: for people, or one JSON object. */
-void view_text(const struct sup *s, struct mem_text *out);
-void view_json(const struct sup *s, struct mem_text *out);
+typedef void view_write(const struct sup *s, struct mem_text *out);
+view_write view_text, view_json, view_prometheus;
 
 #endif

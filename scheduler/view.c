@@ -2,6 +2,7 @@
 #include <inttypes.h>
 
 #include "base/clock.h"
+#include "base/prom.h"
 #include "scheduler/json.h"
 #include "scheduler/pulse.h"
 #include "scheduler/supervisor.h"
@@ -142,4 +143,52 @@ void view_text(const struct sup *s, struct mem_text *out)
                s->fault_why);
     text_nodes(s, now, out);
     if (s->watch.size > 0) text_ranks(s, now, out);
+}
+
+/* ---- Prometheus --------------------------------------------------------------------- */
+
+static void prometheus_nodes(const struct sup *s, struct mem_text *t)
+{
+    static const struct {
+        const char *name, *help;
+        enum prom_type type;
+    } metrics[] = {
+        { "kilorank_node_up", "Its agent is connected and its check was passed.",
+          PROM_GAUGE },
+        { "kilorank_node_ranks", "Ranks on it.", PROM_GAUGE },
+        { "kilorank_node_faults_total", "Faults that it took part in.", PROM_COUNTER },
+    };
+
+    for (int k = 0; k < 3; k++) {
+        prom_metric(t, metrics[k].name, metrics[k].help, metrics[k].type);
+        for (int32_t i = 0; i < s->nodes.count; i++) {
+            const struct node *n = &s->nodes.at[i];
+            const double values[] = { n->state == NODE_UP, n->ranks, n->faults };
+
+            prom_sample(t, metrics[k].name, s->config->run, "node", n->name, values[k]);
+        }
+    }
+}
+
+void view_prometheus(const struct sup *s, struct mem_text *out)
+{
+    const char *run = s->config->run;
+
+    prom_put(out, "kilorank_supervised", "A supervisor watches the run.", PROM_GAUGE, run,
+             1);
+    prom_put(out, "kilorank_training", "Its ranks train; 0 while it recovers.",
+             PROM_GAUGE, run, s->phase == SUP_RUN);
+    prom_put(out, "kilorank_furthest_step", "Furthest step that was done.", PROM_COUNTER,
+             run, (double)s->furthest);
+    prom_put(out, "kilorank_faults_total", "Faults in the life of the run.", PROM_COUNTER,
+             run, s->faults);
+    prom_put(out, "kilorank_generation", "Starts of the ranks.", PROM_COUNTER, run,
+             (double)s->generation);
+    prom_put(out, "kilorank_ranks_running", "Ranks of this generation.", PROM_GAUGE, run,
+             s->ranks);
+    prom_put(out, "kilorank_ranks_wanted", "Ranks asked for.", PROM_GAUGE, run,
+             s->config->ranks);
+    prom_put(out, "kilorank_spare_nodes", "Nodes that wait.", PROM_GAUGE, run,
+             nodes_spare(&s->nodes));
+    prometheus_nodes(s, out);
 }

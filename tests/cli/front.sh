@@ -170,4 +170,27 @@ check a_resumed_run_says_so_in_its_log resumed
 none() { train 0 quiet --set train.steps=1 --set run.tensorboard=false && [ ! -e quiet/tensorboard ]; }
 check tensorboard_can_be_left_out none
 
+# --- Prometheus ----------------------------------------------------------------------------
+exported() { # what a text file of its own exporter would take: one TYPE a metric, the log's figures
+    train 0 prom --set train.steps=4 --set run.log_every=2 --set run.prometheus="$work/kilorank.prom" &&
+        python3 - >out 2>&1 <<'END'
+import json, re
+types, values = {}, {}
+for line in open("kilorank.prom"):
+    if m := re.fullmatch(r"# TYPE (\w+) (gauge|counter)\n", line):
+        assert m[1] not in types, line
+        types[m[1]] = m[2]
+    elif not line.startswith("# HELP "):
+        m = re.fullmatch(r'(\w+)\{run="prom"\} ([-+\w.]+)\n', line)
+        assert m[1] in types, line
+        values[m[1]] = float(m[2])
+last = [s for s in map(json.loads, open("prom/log.jsonl")) if "event" not in s][-1]
+assert values["kilorank_step"] == 4 and values["kilorank_tokens_total"] == last["tokens"], values
+assert abs(values["kilorank_loss"] - last["loss"]) < 1e-6, values
+END
+}
+check figures_for_prometheus exported
+unexported() { train 0 prom --set train.steps=6 --set run.prometheus=/proc/none.prom && said 'none.prom: cannot write'; }
+check where_they_cannot_be_written_training_goes_on unexported
+
 finish

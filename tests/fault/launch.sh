@@ -74,7 +74,9 @@ status() {
     "$kilorank" status two >text && grep -q '2 of 2 ranks' text && "$kilorank" status two --json >json &&
         python3 -c 'import json; s = json.load(open("json"))
 assert s["state"] == "running" and s["step"] > 0 and len(s["ranks_now"]) == 2, s
-assert [n["name"] for n in s["nodes"]] == ["localhost"], s'
+assert [n["name"] for n in s["nodes"]] == ["localhost"], s' &&
+        "$kilorank" status two --prometheus >text && grep -q '^kilorank_training{run=".*/two"} 1$' text &&
+        grep -q '^kilorank_node_ranks{run=".*/two",node="localhost"} 2$' text
 }
 check status_tells_people_and_programs status
 others() { # a token in an argument or in the environment of a rank could be read by others

@@ -1,4 +1,4 @@
-/* report.c - progress line, log.jsonl, TensorBoard. */
+/* report.c - progress line, log.jsonl, TensorBoard, Prometheus. */
 #include "trainer/run/report.h"
 
 #include <inttypes.h>
@@ -12,6 +12,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/prom.h"
 #include "trainer/run/tensorboard.h"
 
 struct report {
@@ -20,8 +21,10 @@ struct report {
     const struct settings *set;
     double flops_per_token;
     int32_t ranks;
-    bool terminal, warned, line_open;
+    bool terminal, warned, deaf, line_open; /* deaf: metrics cannot be written */
     char path[FS_PATH];
+    const char *run;
+    double valid_loss; /* NAN: none yet */
     /* since the last progress line */
     double seconds, exposed;
     int64_t tokens, steps;
@@ -36,7 +39,9 @@ kr_status report_open(struct report **out, const struct settings *set, const cha
 
     TRY(mem_alloc(&r, 1, sizeof *r, "report"));
     r->set = set;
+    r->run = run;
     r->ranks = ranks;
+    r->valid_loss = NAN;
     r->flops_per_token = model_flops_per_token(shape, set->context);
     r->terminal = isatty(STDERR_FILENO);
     TRY_OR(st, fs_path(r->path, "%s/log.jsonl", run), done);
@@ -146,10 +151,74 @@ static const char *duration(char buf[32], double seconds)
     return buf;
 }
 
+/* Readers of another user see the old file or the new one.  After a power loss neither
+ * matters, so nothing waits for the disk. */
+static kr_status refresh(const char *path, const struct mem_text *text)
+{
+    char temp[FS_PATH];
+    bool is_written;
+    FILE *f;
+
+    TRY(fs_path(temp, "%s.tmp.%d", path, (int)getpid()));
+    if (!(f = fopen(temp, "w"))) return KR_ERR_IO;
+    is_written = fwrite(text->at, 1, text->len, f) == text->len;
+    is_written = fclose(f) == 0 && is_written;
+    if (is_written && rename(temp, path) == 0) return KR_OK;
+    (void)unlink(temp);
+    return KR_ERR_IO;
+}
+
+/* Over the steps since the last progress line. */
+static void metrics(struct report *r, const struct report_step *s)
+{
+    const double rate = (double)r->tokens / r->seconds;
+    const struct {
+        const char *name, *help;
+        enum prom_type type;
+        double value;
+    } list[] = {
+        { "step", "Optimizer steps done.", PROM_COUNTER, (double)s->step },
+        { "steps_wanted", "Steps after which the run ends.", PROM_GAUGE,
+          (double)r->set->steps },
+        { "tokens_total", "Tokens trained on.", PROM_COUNTER,
+          (double)(s->step * s->stats.tokens) },
+        { "loss", "Training loss of the newest step, nats per token.", PROM_GAUGE,
+          s->stats.loss },
+        { "valid_loss", "Newest held-out loss, nats per token.", PROM_GAUGE,
+          r->valid_loss },
+        { "grad_norm", "Norm of the gradient before clipping.", PROM_GAUGE,
+          s->stats.grad_norm },
+        { "learning_rate", "Of the newest step.", PROM_GAUGE, s->stats.lr },
+        { "tokens_per_second", "Over all ranks.", PROM_GAUGE, rate },
+        { "model_flops_per_second", "Of the model, over all ranks (docs/speed.md).",
+          PROM_GAUGE, rate * r->flops_per_token },
+        { "step_seconds", "Mean wall time of a step.", PROM_GAUGE,
+          r->seconds / (double)r->steps },
+        { "exposed_ratio", "Share of it spent waiting for communication.", PROM_GAUGE,
+          r->exposed / r->seconds },
+        { "ranks", "Ranks that train.", PROM_GAUGE, r->ranks },
+    };
+    struct mem_text t = { 0 };
+    char name[64];
+
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        snprintf(name, sizeof name, "kilorank_%s", list[i].name);
+        prom_put(&t, name, list[i].help, list[i].type, r->run, list[i].value);
+    }
+    if (t.failed || refresh(r->set->prometheus, &t) != KR_OK) {
+        if (!r->deaf)
+            LOG_WARNING("%s: cannot write; training goes on", r->set->prometheus);
+        r->deaf = true;
+    }
+    mem_text_free(&t);
+}
+
 static void progress(struct report *r, const struct report_step *s)
 {
     double each = r->seconds / (double)r->steps;
     char eta[32];
+
+    if (r->set->prometheus[0]) metrics(r, s);
 
     fprintf(stderr,
             "%sstep %" PRId64 "/%" PRId64 "  loss %.4f  %.0f tokens/s  %.0f ms/step  "
@@ -182,6 +251,7 @@ void report_eval(struct report *r, int64_t step, double loss, int64_t tokens)
     char a[32], b[32];
 
     if (!r) return;
+    r->valid_loss = loss;
     end_line(r);
     fprintf(stderr,
             "step %" PRId64 "  held-out loss %.4f nats/token over %" PRId64

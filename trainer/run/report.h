@@ -4,6 +4,7 @@
  *   standard error      a progress line (rewritten in place on a terminal)
  *   RUN/log.jsonl       one JSON object per step; events are objects with "event"
  *   RUN/tensorboard/    event files
+ *   run.prometheus      a file of the newest figures, with each progress line
  *
  * Writing never stops a run: a full disk is one warning.
  */

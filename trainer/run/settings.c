@@ -104,6 +104,7 @@ const struct cfg_field settings_table[] = {
     CFG_INT(S, threads, "run.threads", "0", 0, 4096, "CPU threads of a rank; 0: the cores it was given"),
     CFG_INT(S, log_every, "run.log_every", "10", 1, 1e9, "steps between progress lines; log.jsonl has every step"),
     CFG_FLAG(S, tensorboard, "run.tensorboard", "true", "also write TensorBoard event files"),
+    CFG_TEXT(S, prometheus, "run.prometheus", "", "file for the newest figures in Prometheus's text format, such as one that node_exporter collects; empty: none"),
     { .name = NULL },
 };
 /* clang-format on */

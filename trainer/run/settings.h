@@ -65,6 +65,7 @@ struct settings {
     int matmul; /* enum kern_matmul */
     int64_t threads, log_every;
     bool tensorboard;
+    char prometheus[SETTINGS_TEXT];
 };
 
 extern const struct cfg_field settings_table[];
