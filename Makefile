@@ -195,6 +195,11 @@ $(B)/tests/device/golden-cuda: $(golden.obj) $(call obj,$(cuda.list)) $(cuda.wor
 	@mkdir -p $(@D)
 	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) $(CUDA_LIBS)
 
+# what a step asks of the GPU
+$(B)/tests/emu/t_step: $(O)/tests/emu/t_step.o $(emu.obj) $(libs)
+	@mkdir -p $(@D)
+	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) -lstdc++
+
 # the whole worker on the emulated GPU
 $(B)/tests/emu/kilorank-worker-cuda: $(call obj,$(main.src)) $(emu.obj) $(libs)
 	@mkdir -p $(@D)
@@ -213,7 +218,7 @@ $(fuzz): $(B)/tests/fuzz/%: tests/fuzz/%.c $(FUZZ_SRC)
 	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $^ $(fuzz.more) $(FRONT_LIBS)
 
 # tests link against everything; those without a source of their own are shell scripts
-device := $(addprefix $(B)/tests/device/,parity parity-emu golden-emu)
+device := $(addprefix $(B)/tests/,device/parity device/parity-emu device/golden-emu emu/t_step)
 tests-quick := $(unit) $(sm90) $(mpi) $(device) $(cli)
 .PHONY: tests fuzz
 tests: $(PROGRAMS) $(unit) $(sm90) $(mpi) $(device) $(B)/tests/emu/kilorank-worker-cuda

@@ -24,6 +24,9 @@ struct kern_backend {
     const char *(*matmul_by)(void *state);
     kr_status (*alloc)(void *state, void **at, size_t bytes, const char *what);
     void (*free)(void *state, void *at);
+    /* opt, both: ordinary memory */
+    kr_status (*alloc_host)(void *state, void **at, size_t bytes, const char *what);
+    void (*free_host)(void *state, void *at);
     /* opt: called around every operation, copy and host call; may nest and may come from
      * several threads */
     void (*enter)(void *state);

@@ -116,6 +116,26 @@ void kern_free(struct kern_device *d, void *at)
     if (at) d->back->free(d->state, at);
 }
 
+kr_status kern_alloc_host(struct kern_device *d, void *out, size_t bytes,
+                          const char *what)
+{
+    void *at = NULL;
+
+    if (!d->back->alloc_host) return mem_alloc(out, bytes, 1, what);
+    if (bytes) TRY(d->back->alloc_host(d->state, &at, bytes, what));
+    memcpy(out, &at, sizeof at);
+    return KR_OK;
+}
+
+void kern_free_host(struct kern_device *d, void *at)
+{
+    if (!at) return;
+    if (d->back->free_host)
+        d->back->free_host(d->state, at);
+    else
+        mem_free(at);
+}
+
 kr_status kern_queue_open(struct kern_queue **out, struct kern_device *d,
                           enum kern_queue_kind kind)
 {

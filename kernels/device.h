@@ -111,7 +111,13 @@ kr_status kern_queue_open(struct kern_queue **out, struct kern_device *d,
 void kern_queue_close(struct kern_queue *q); /* drains it first; NULL is fine */
 struct kern_device *kern_queue_device(const struct kern_queue *q);
 
-/* [queued] Copies between host and device.  Host memory may be reused after a sync. */
+/* [local] Host memory that copies reach without a detour (pinned, where there is a GPU). */
+kr_status kern_alloc_host(struct kern_device *d, void *out, size_t bytes,
+                          const char *what);
+void kern_free_host(struct kern_device *d, void *at); /* NULL is fine */
+
+/* [queued] Copies between host and device.  Host memory may be reused after a sync; what a
+ * compute queue uploads, unless it is of kern_alloc_host, when kern_upload returns. */
 kr_status kern_upload(struct kern_queue *q, void *device, const void *host, size_t bytes);
 kr_status kern_download(struct kern_queue *q, void *host, const void *device,
                         size_t bytes);

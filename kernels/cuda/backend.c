@@ -242,13 +242,37 @@ static void free_gpu(void *state, void *at)
     (void)cudaFree(at);
 }
 
+static kr_status alloc_host(void *state, void **at, size_t bytes, const char *what)
+{
+    struct cuda_gpu *g = state;
+    void *got = NULL;
+    cudaError_t e;
+
+    enter(g);
+    e = cudaHostAlloc(&got, bytes, cudaHostAllocDefault);
+    (void)cudaGetLastError();
+    if (e != cudaSuccess)
+        return KR_FAIL(KR_ERR_MEM, "%s: no pinned host memory for %zu bytes: %s", what,
+                       bytes, cudaGetErrorString(e));
+    memset(got, 0, bytes);
+    *at = got;
+    return KR_OK;
+}
+
+static void free_host(void *state, void *at)
+{
+    enter(state);
+    (void)cudaFreeHost(at);
+}
+
 /* clang-format off */
 #define CUDA_BACKEND(label, narrow)                                               \
     { .name = label, .type = narrow, .wide = KERN_F32, .ops = &cuda_table,        \
       .open = open_gpu, .close = close_gpu, .describe = describe,                 \
       .memory = memory,                                                           \
       .set_matmul = set_matmul, .matmul_by = matmul_by,                           \
-      .alloc = alloc_gpu, .free = free_gpu, .enter = enter, .leave = leave,       \
+      .alloc = alloc_gpu, .free = free_gpu,                                       \
+      .alloc_host = alloc_host, .free_host = free_host, .enter = enter, .leave = leave,       \
       .queue_open = cuda_queue_open, .queue_close = cuda_queue_close,             \
       .upload = cuda_upload, .download = cuda_download, .call = cuda_call,        \
       .sync = cuda_sync, .stalled = cuda_stalled,                                 \

@@ -329,6 +329,8 @@ kr_status cuda_event_wait(void *event, void *stream)
         (void)cuda_slot_fail(s->gpu, s->slot, cuda_slot_status(s->gpu, e->slot));
     TRY(cuda_ready(s));
     s->waited |= UINT32_C(1) << e->slot;
+    if (cudaEventQuery(e->handle) == cudaSuccess) return KR_OK; /* nothing to wait for */
+    (void)cudaGetLastError(); /* "not ready" is no error */
     p = next_pause(s);
     error = p ? cudaEventRecord(p->before, s->handle) : cudaSuccess;
     if (error == cudaSuccess) error = cudaStreamWaitEvent(s->handle, e->handle, 0);

@@ -98,7 +98,7 @@ template <typename... P, typename... A>
 static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *c,
                                              void (*kernel)(P...), A... args)
 {
-    return emu_launch(c, (const void *)kernel, [&] { kernel(args...); });
+    return emu_launch(c, (const void *)kernel, [=] { kernel(args...); });
 }
 
 /* ---- numbers -------------------------------------------------------------------------- */

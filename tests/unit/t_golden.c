@@ -373,6 +373,7 @@ static void check_logits(struct plain *s, const struct golden *g, const int32_t 
 
             CHECK(model_logits(s->m, &s->face, &b, kern_mat(at, 1, 40, type)) == KR_OK);
             CHECK(kern_download(s->q, raw, at, 40 * kern_dtype_bytes(type)) == KR_OK);
+            CHECK(kern_queue_sync(s->q) == KR_OK);
             for (int v = 0; v < 40; v++) {
                 double x =
                     type == KERN_F64 ? ((double *)raw)[v] : (double)((float *)raw)[v];

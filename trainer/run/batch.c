@@ -22,15 +22,14 @@ void batch_blank(const struct trainer *t, int64_t row)
 
 kr_status batch_upload(struct trainer *t, const struct dataset *data, struct batch *out)
 {
-    size_t bytes = (size_t)t->rows * sizeof(int32_t);
     bool starts = dataset_has_starts(data);
+    size_t bytes = (size_t)(starts ? 3 : 2) * (size_t)t->rows * sizeof(int32_t);
+    int32_t *to = starts ? t->start : t->label,
+            *from = starts ? t->start_host : t->label_host;
 
     for (int64_t k = 0; starts && k < t->rows; k++)
         t->start_host[k] += (int32_t)(k / t->set.context * t->set.context);
-    TRY(kern_upload(t->q, t->token, t->token_host, bytes));
-    TRY(kern_upload(t->q, t->label, t->label_host, bytes));
-    if (starts) TRY(kern_upload(t->q, t->start, t->start_host, bytes));
-    TRY(kern_queue_sync(t->q));
+    TRY(kern_upload(t->q, to, from, bytes));
     *out = (struct batch){ .token = t->token,
                            .label = t->label,
                            .sequences = t->set.micro_batch,

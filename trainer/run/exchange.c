@@ -44,6 +44,19 @@ static int64_t unit_blocks(const struct trainer *t, int unit)
     return blocks_in(part_chunk(t->params.unit_len[unit], comm_size(t->comm)));
 }
 
+/* Blocks that a rank does not have stay zero. */
+static kr_status open_sums(struct trainer *t, size_t leaves, size_t blocks)
+{
+    size_t bytes = blocks * sizeof(double);
+
+    TRY(kern_alloc_host(t->device, &t->loss_host, leaves * sizeof(double), "losses"));
+    TRY(kern_alloc(t->device, &t->loss, leaves * sizeof(double), "losses"));
+    TRY(kern_alloc_host(t->device, &t->blocks_host, bytes, "block sums"));
+    TRY(kern_alloc(t->device, &t->blocks, bytes, "block sums"));
+    TRY(kern_upload(t->q, t->blocks, t->blocks_host, bytes));
+    return kern_queue_sync(t->q);
+}
+
 kr_status exchange_open(struct trainer *t)
 {
     size_t leaves = (size_t)leaf_room(t), ranks = (size_t)comm_size(t->comm), row;
@@ -52,45 +65,38 @@ kr_status exchange_open(struct trainer *t)
         for (int u = 0; u < t->params.units; u++)
             t->block_room += unit_blocks(t, u);
     row = (size_t)row_len(t);
-    TRY(mem_alloc(&t->loss_host, leaves, sizeof(double), "losses"));
-    TRY(kern_alloc(t->device, &t->loss, leaves * sizeof(double), "losses"));
-    TRY(mem_alloc(&t->blocks_host, (size_t)t->block_room, sizeof(double), "block sums"));
-    TRY(kern_alloc(t->device, &t->blocks, (size_t)t->block_room * sizeof(double),
-                   "block sums"));
+    TRY(open_sums(t, leaves, (size_t)t->block_room));
     TRY(mem_alloc(&t->mine, row, sizeof(double), "the step's message"));
     return mem_alloc(&t->all, row * ranks, sizeof(double), "the step's messages");
 }
 
 void exchange_close(struct trainer *t)
 {
-    mem_free(t->loss_host);
-    mem_free(t->blocks_host);
     mem_free(t->mine);
     mem_free(t->all);
     if (!t->device) return;
+    kern_free_host(t->device, t->loss_host);
+    kern_free_host(t->device, t->blocks_host);
     kern_free(t->device, t->loss);
     kern_free(t->device, t->blocks);
 }
 
-/* Sums of squares of this rank's share of the gradient, to the host. */
+/* Sums of squares of this rank's share of the gradient, on their way to the host. */
 static kr_status own_blocks(struct trainer *t)
 {
     int count;
     const struct shard_own *share = shard_share(t->shard, &count);
     int64_t at = 0;
 
-    memset(t->blocks_host, 0, (size_t)t->block_room * sizeof(double));
     for (int u = 0; u < count; u++) {
-        int64_t n = share[u].span.end - share[u].span.begin, blocks = blocks_in(n);
+        int64_t n = share[u].span.end - share[u].span.begin;
 
-        if (n > 0) {
+        if (n > 0)
             TRY(kern_sumsq(t->q, t->blocks + at, kern_mat(share[u].g, 1, n, t->grads)));
-            TRY(kern_download(t->q, t->blocks_host + at, t->blocks + at,
-                              (size_t)blocks * sizeof(double)));
-        }
         at += unit_blocks(t, u);
     }
-    return kern_queue_sync(t->q);
+    return kern_download(t->q, t->blocks_host, t->blocks,
+                         (size_t)t->block_room * sizeof(double));
 }
 
 double exchange_sum(const double *x, int64_t n)
@@ -211,12 +217,11 @@ kr_status exchange(struct trainer *t, const double *labels, struct step_words wo
 
     TRY(kern_download(t->q, t->loss_host, t->loss,
                       (size_t)leaf_room(t) * sizeof(double)));
-    TRY(kern_queue_sync(t->q));
-    if (gradient) {
-        TRY(own_blocks(t));
+    if (gradient) TRY(own_blocks(t));
+    TRY(kern_queue_sync(t->q)); /* the step's only one */
+    if (gradient)
         t->loss_host[0] =
             fault_loss(&t->fault, t->step, comm_rank(t->comm), t->loss_host[0]);
-    }
     pack(t, labels, words);
     TRY(gather(t));
     for (int32_t r = 0; words_all && r < comm_size(t->comm); r++)

@@ -17,14 +17,15 @@ static int threads_of(const struct settings *set, const struct comm *c)
 /* Buffers of one micro-batch. */
 static kr_status open_batch(struct trainer *t)
 {
-    size_t rows = (size_t)t->rows, bytes = rows * sizeof(int32_t);
+    size_t count = 3 * (size_t)t->rows;
 
-    TRY(mem_alloc(&t->token_host, rows + 1, sizeof(int32_t), "a batch of tokens"));
-    TRY(mem_alloc(&t->label_host, rows, sizeof(int32_t), "a batch of labels"));
-    TRY(mem_alloc(&t->start_host, rows, sizeof(int32_t), "a batch of starts"));
-    TRY(kern_alloc(t->device, &t->token, bytes, "a batch of tokens"));
-    TRY(kern_alloc(t->device, &t->start, bytes, "a batch of starts"));
-    return kern_alloc(t->device, &t->label, bytes, "a batch of labels");
+    TRY(mem_alloc(&t->start_host, count + 1, sizeof(int32_t), "a batch of tokens"));
+    TRY(kern_alloc(t->device, &t->start, count * sizeof(int32_t), "a batch of tokens"));
+    t->label_host = t->start_host + t->rows;
+    t->token_host = t->label_host + t->rows;
+    t->label = t->start + t->rows;
+    t->token = t->label + t->rows;
+    return KR_OK;
 }
 
 static enum kern_dtype storage(const struct trainer *t, int setting)
@@ -81,14 +82,8 @@ void trainer_close(struct trainer *t)
 {
     if (t->comm && comm_queue(t->comm)) (void)kern_queue_sync(comm_queue(t->comm));
     exchange_close(t);
-    mem_free(t->token_host);
-    mem_free(t->label_host);
     mem_free(t->start_host);
-    if (t->device) {
-        kern_free(t->device, t->token);
-        kern_free(t->device, t->label);
-        kern_free(t->device, t->start);
-    }
+    if (t->device) kern_free(t->device, t->start);
     dataset_close(t->train);
     dataset_close(t->valid);
     model_close(t->model);
@@ -190,7 +185,6 @@ static kr_status init_param(struct trainer *t, const struct shard_own *own, int3
             narrow[k] = (float)wide[k];
         TRY(kern_upload(t->q, to, type == KERN_F64 ? (void *)wide : (void *)narrow,
                         (size_t)n * elem));
-        TRY(kern_queue_sync(t->q));
     }
     return KR_OK;
 }

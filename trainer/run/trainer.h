@@ -37,12 +37,13 @@ struct trainer {
     int64_t rows;  /* tokens in a micro-batch */
     double waited; /* seconds that exchanges have waited for other ranks */
 
-    int32_t *token_host, *label_host, *start_host; /* one micro-batch; host */
-    int32_t *token, *label, *start;                /* device */
-    double *loss_host, *loss;                      /* one for each own micro-batch */
-    double *blocks_host, *blocks;                  /* sums of squares of own gradient */
-    int64_t block_room; /* blocks of one rank, the same on all */
-    double *mine, *all; /* the exchange: one row per rank */
+    /* one micro-batch, host and device: starts, labels, tokens in one array */
+    int32_t *start_host, *label_host, *token_host;
+    int32_t *start, *label, *token;
+    double *loss_host, *loss;     /* one for each own micro-batch */
+    double *blocks_host, *blocks; /* sums of squares of own gradient */
+    int64_t block_room;           /* blocks of one rank, the same on all */
+    double *mine, *all;           /* the exchange: one row per rank */
 };
 
 /* What one step tells. */

@@ -1,0 +1,30 @@
+/* emu.h - what tests may ask the emulated GPU: what it was told to do, and in which order. */
+#ifndef TESTS_EMU_H
+#define TESTS_EMU_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Calls of the run time.  EMU_SYNC: the host waited, for a stream, an event or the whole
+ * device.  EMU_MEMORY: it took or gave memory, which may make it wait. */
+enum emu_call {
+    EMU_LAUNCH,
+    EMU_COPY,
+    EMU_HOST_CALL,
+    EMU_RECORD,
+    EMU_WAIT,
+    EMU_SYNC,
+    EMU_MEMORY,
+    EMU_CALLS
+};
+
+/* Since the process began. */
+int64_t emu_count(enum emu_call call);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

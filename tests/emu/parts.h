@@ -1,0 +1,17 @@
+/* parts.h - between the files of the emulated GPU. */
+#ifndef TESTS_EMU_PARTS_H
+#define TESTS_EMU_PARTS_H
+
+#include <cuda_runtime.h>
+
+enum { EMU_MOST_THREADS = 1024, EMU_SHARED_MOST = 227 << 10 };
+
+/* A number of the environment; README.md has what there is. */
+long emu_setting(const char *name, long usual);
+
+/* Run a kernel to its end. */
+void emu_run(dim3 grid, dim3 block, const std::function<void()> &body);
+
+[[noreturn]] void emu_fail(const char *why);
+
+#endif

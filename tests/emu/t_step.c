@@ -1,0 +1,133 @@
+/*
+ * t_step.c - what a training step asks of the GPU: how many launches, and that the host
+ * waits for it once, in the exchange.  On the emulated GPU, which counts.
+ */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/log.h"
+#include "tests/check.h"
+#include "tests/emu/emu.h"
+#include "trainer/run/trainer.h"
+
+enum { TOKENS = 4096 };
+
+static char data[FS_PATH];
+
+/* A model of that many layers on one rank, and steps of that many micro-batches. */
+struct run {
+    struct comm *comm;
+    struct trainer t;
+};
+
+static void must(kr_status st)
+{
+    if (st != KR_OK) abort();
+}
+
+static void open_run(struct run *r, int family, int64_t layers, int64_t leaves)
+{
+    struct comm_config self = { "self", 10, "" };
+    struct settings s;
+
+    (void)cfg_defaults(settings_table, &s);
+    s.family = family;
+    s.layers = layers;
+    s.dim = 64;
+    s.heads = s.kv_heads = 1;
+    s.ffn = 64;
+    s.vocab = 96;
+    s.context = 16;
+    s.batch = leaves;
+    s.micro_batch = 1;
+    s.threads = 1;
+    s.held_out = 0;
+    snprintf(s.device, sizeof s.device, "cuda");
+    snprintf(s.train, sizeof s.train, "%.200s", data);
+    must(comm_open(&r->comm, &self));
+    must(settings_check_together(&s, r->comm));
+    must(trainer_open(&r->t, &s, r->comm, true));
+    must(trainer_open_data(&r->t));
+    must(trainer_init(&r->t));
+}
+
+static void close_run(struct run *r)
+{
+    trainer_close(&r->t);
+    comm_close(r->comm);
+}
+
+/* Calls of one kind in the third step: the first ones take memory. */
+struct counts {
+    int64_t of[EMU_CALLS];
+};
+
+static struct counts third_step(int family, int64_t layers, int64_t leaves)
+{
+    struct step_words out;
+    struct step_stats stats;
+    struct counts c = { 0 };
+    struct run r;
+
+    open_run(&r, family, layers, leaves);
+    for (int64_t step = 0; step < 3; step++) {
+        for (int i = 0; i < EMU_CALLS; i++)
+            c.of[i] = -emu_count((enum emu_call)i);
+        must(trainer_step(&r.t, step, (struct step_words){ 0 }, &stats, &out));
+        for (int i = 0; i < EMU_CALLS; i++)
+            c.of[i] += emu_count((enum emu_call)i);
+    }
+    close_run(&r);
+    return c;
+}
+
+static void the_host_waits_once_in_a_step(void)
+{
+    struct counts one = third_step(FAMILY_LLAMA, 2, 1),
+                  three = third_step(FAMILY_LLAMA, 2, 3);
+
+    CHECK_I64(one.of[EMU_SYNC], ==, 1);
+    CHECK_I64(three.of[EMU_SYNC], ==, 1);
+    CHECK_I64(three.of[EMU_MEMORY], ==, 0);
+    CHECK_I64(three.of[EMU_COPY], ==, 3 + 2); /* micro-batches; losses and squares */
+}
+
+/* Launches of a layer: of each micro-batch, and once a step. */
+static void launches(const char *name, int family, int64_t most, int64_t most_once)
+{
+    int64_t a = third_step(family, 1, 2).of[EMU_LAUNCH],
+            b = third_step(family, 2, 2).of[EMU_LAUNCH],
+            c = third_step(family, 1, 4).of[EMU_LAUNCH],
+            d = third_step(family, 2, 4).of[EMU_LAUNCH];
+    int64_t each = (d - c - (b - a)) / 2, once = b - a - 2 * each;
+
+    printf("# %s: launches of a layer: %lld a micro-batch, %lld a step; beside the "
+           "layers %lld and %lld\n",
+           name, (long long)each, (long long)once, (long long)((c - a) / 2 - each),
+           (long long)(2 * a - c - once));
+    CHECK_I64(each, <=, most);
+    CHECK_I64(once, <=, most_once);
+}
+
+static void a_layer_takes_few_launches(void)
+{
+    launches("gpt2", FAMILY_GPT2, 39, 12);
+    launches("llama", FAMILY_LLAMA, 31, 6);
+}
+
+int main(void)
+{
+    static uint16_t tokens[TOKENS];
+
+    log_setup("t_step", -1);
+    for (int i = 0; i < TOKENS; i++)
+        tokens[i] = (uint16_t)(i * 37 % 96);
+    must(fs_path(data, "%s/t_step-%d.bin", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp",
+                 (int)getpid()));
+    must(fs_replace(data, tokens, sizeof tokens));
+    RUN(the_host_waits_once_in_a_step);
+    RUN(a_layer_takes_few_launches);
+    (void)fs_unlink(data);
+    return check_done();
+}
