@@ -23,7 +23,7 @@ static void llama3_stretches_the_low_frequencies(void)
     double plain[64], omega[64];
 
     model_rope_frequencies(&s, plain);
-    s.rope_scaling = (struct rope_scaling){ 8, 1, 4, 8192, ROPE_LLAMA3 };
+    s.rope_scaling = (struct rope_scaling){ 8, 1, 4, 8192, ROPE_LLAMA3, 0 };
     model_rope_frequencies(&s, omega);
     CHECK_NEAR(plain[29], 0.00261609925, 1e-11);
     CHECK_NEAR(omega[29], 0.00216657076, 1e-11);
@@ -41,10 +41,71 @@ static void linear_stretches_all(void)
     double plain[8], omega[8];
 
     model_rope_frequencies(&s, plain);
-    s.rope_scaling = (struct rope_scaling){ 4, 1, 4, 64, ROPE_LINEAR };
+    s.rope_scaling = (struct rope_scaling){ 4, 1, 4, 64, ROPE_LINEAR, 0 };
     model_rope_frequencies(&s, omega);
     for (int i = 0; i < 8; i++)
         CHECK(omega[i] == plain[i] / 4);
+}
+
+/* GLM-4-0414 beyond 32K tokens: up to pair 17 as they were, from 30 on divided by 4, between
+ * them a blend that is linear in the index. */
+static void yarn_stretches_the_slow_turns(void)
+{
+    struct model_shape s = shape_of(FAMILY_GLM4, 1, 128);
+    double plain[32], omega[32];
+
+    s.rope_theta = 1e4;
+    model_rope_frequencies(&s, plain);
+    CHECK(model_rope_magnitude(&s) == 1);
+    s.rope_scaling = (struct rope_scaling){ 4, 1, 32, 32768, ROPE_YARN, 0 };
+    model_rope_frequencies(&s, omega);
+    CHECK_NEAR(omega[18], 0.00529898556429367, 1e-16);
+    CHECK_NEAR(omega[20], 0.00261496037283154, 1e-16);
+    CHECK_NEAR(omega[29], 7.29653447895894e-05, 1e-18);
+    for (int i = 0; i < 32; i++) {
+        if (i <= 17) CHECK(omega[i] == plain[i]);
+        if (i >= 30) CHECK(omega[i] == plain[i] / 4);
+    }
+    CHECK_NEAR(model_rope_magnitude(&s), 1.13862943611199, 1e-14); /* 0.1 ln 4 + 1 */
+    s.rope_scaling.attention = 1.25;
+    CHECK(model_rope_magnitude(&s) == 1.25);
+    s.rope_scaling.kind = ROPE_LINEAR; /* only YaRN has a magnitude */
+    CHECK(model_rope_magnitude(&s) == 1);
+}
+
+/* An old context in which no pair turns once: the limits meet, and theirs is the formula. */
+static void yarn_of_a_tiny_context_is_defined(void)
+{
+    struct model_shape s = shape_of(FAMILY_LLAMA, 1, 8);
+    double plain[4], omega[4];
+
+    model_rope_frequencies(&s, plain);
+    s.rope_scaling = (struct rope_scaling){ 4, 1, 32, 1, ROPE_YARN, 0 };
+    model_rope_frequencies(&s, omega);
+    for (int i = 0; i < 4; i++)
+        CHECK(omega[i] == (i ? plain[i] / 4 : plain[i]));
+}
+
+/* A LLaMA of 4096 tokens at 8192, factor 2; at its own length nothing changes. */
+static void dynamic_stretches_by_the_context(void)
+{
+    struct model_shape s = shape_of(FAMILY_LLAMA, 1, 128);
+    double plain[64], omega[64];
+
+    s.rope_theta = 1e4;
+    model_rope_frequencies(&s, plain);
+    s.rope_scaling = (struct rope_scaling){ 2, 1, 4, 4096, ROPE_DYNAMIC, 0 };
+    s.context = 4096;
+    model_rope_frequencies(&s, omega);
+    for (int i = 0; i < 64; i++)
+        CHECK(omega[i] == plain[i]);
+    s.context = 8192;
+    model_rope_frequencies(&s, omega);
+    CHECK(omega[0] == 1);
+    CHECK_NEAR(omega[1], 0.850994291341216, 1e-14);
+    CHECK_NEAR(omega[10], 0.199189511947348, 1e-14);
+    CHECK_NEAR(omega[40], 0.00157422161063692, 1e-16);
+    CHECK_NEAR(omega[63], 3.84927328229819e-05, 1e-18);
 }
 
 /* GLM turns half of a head, and its exponents run over that half. */
@@ -104,7 +165,19 @@ static void sizes_that_do_not_fit_are_refused(void)
     s.rope_dims = 8;
     CHECK(model_shape_check(&s) == KR_ERR_ARG);
     s = shape_of(FAMILY_LLAMA, 4, 8);
-    s.rope_scaling = (struct rope_scaling){ 8, 4, 1, 64, ROPE_LLAMA3 };
+    s.rope_scaling = (struct rope_scaling){ 8, 4, 1, 64, ROPE_LLAMA3, 0 };
+    CHECK(model_shape_check(&s) == KR_ERR_ARG);
+    s.rope_scaling.kind = ROPE_YARN;
+    CHECK(model_shape_check(&s) == KR_ERR_ARG);
+    s.rope_scaling.kind = ROPE_LINEAR; /* which has no limits */
+    CHECK(model_shape_check(&s) == KR_OK);
+    s.rope_scaling = (struct rope_scaling){ 8, 1, 32, 64, ROPE_YARN, 0 };
+    CHECK(model_shape_check(&s) == KR_OK);
+    s.rope_theta = 1;
+    CHECK(model_shape_check(&s) == KR_ERR_ARG);
+    s.rope_scaling.kind = ROPE_DYNAMIC;
+    CHECK(model_shape_check(&s) == KR_OK);
+    s.rope_dims = 2;
     CHECK(model_shape_check(&s) == KR_ERR_ARG);
 }
 
@@ -112,6 +185,9 @@ int main(void)
 {
     RUN(llama3_stretches_the_low_frequencies);
     RUN(linear_stretches_all);
+    RUN(yarn_stretches_the_slow_turns);
+    RUN(yarn_of_a_tiny_context_is_defined);
+    RUN(dynamic_stretches_by_the_context);
     RUN(a_partial_rotation_has_frequencies_of_its_own);
     RUN(slopes_of_a_power_of_two);
     RUN(slopes_of_any_number_of_heads);

@@ -8,21 +8,7 @@
  */
 #include "tests/check.h"
 #include "tests/model_weights.h"
-
-enum { SEQ = 7, SEQUENCES = 2, VALID = 10 };
-
-static uint32_t mix(uint32_t t, uint32_t k)
-{
-    uint32_t x = (t + 1) * 2654435761u + (k + 1) * 40503u;
-
-    x ^= x >> 16;
-    x *= 0x85EBCA6Bu;
-    x ^= x >> 13;
-    x *= 0xC2B2AE35u;
-    return x ^ x >> 16;
-}
-
-static double value(uint32_t t, uint32_t k) { return mix(t, k) / 0x1p32 - 0.5; }
+#include "tests/unit/golden.h"
 
 /* How an element of ours finds its place in the stored tensor: as it is, from (in, out), or
  * from BLOOM's rows, which go head by head and inside a head q, k, v; norms and biases
@@ -66,7 +52,7 @@ static void fill_tensor(struct plain *s, const struct model_shape *shape,
     n = (from->rows ? from->rows : par.rows) * par.cols;
     x = malloc((size_t)n * sizeof *x);
     for (int64_t k = 0; k < n; k++) {
-        double u = value(t, (uint32_t)place(&par, shape, from->layout, k));
+        double u = golden_value(t, (uint32_t)place(&par, shape, from->layout, k));
 
         x[k] = from->value == NORM ? 1 + 0.5 * u : from->value == BIAS ? 0.5 * u : u;
     }
@@ -231,7 +217,7 @@ static const struct golden llama = {
                .vocab = 40,
                .context = 16,
                .rope_theta = 1e4,
-               .rope_scaling = { 8, 1, 4, 64, ROPE_LLAMA3 } },
+               .rope_scaling = { 8, 1, 4, 64, ROPE_LLAMA3, 0 } },
     .loss = 4.900352175894,
     .logits = { 0.9201965843, -3.7789071760, -2.0969125484 },
     .sum = 700.10713922,
@@ -331,17 +317,65 @@ static const struct golden glm4 = {
                { "norm.weight", 0, 0, 0.7480920040 } },
 };
 
-/* ---- one model on one device ------------------------------------------------------------ */
+/* Stretched positions; numbers of transformers 4.51.3, its frequencies, norms and softmax made
+ * double as the rest. */
+static const struct golden llama_yarn = {
+    .order = &llama_order,
+    .shape = { .family = &families[FAMILY_LLAMA],
+               .layers = 2,
+               .dim = 32,
+               .heads = 4,
+               .kv_heads = 2,
+               .head_dim = 8,
+               .ffn = 48,
+               .vocab = 40,
+               .context = 16,
+               .rope_theta = 1e4,
+               .rope_scaling = { 4, 1, 32, 64, ROPE_YARN, 0 } },
+    .loss = 4.774649535920,
+    .logits = { 0.8542311055, -3.6144369208, -1.7923735613 },
+    .sum = 698.25737043,
+    .grads = { { "embed.token", 0, 0, 7.2325906384 },
+               { "head.weight", 0, 0, 1.8116835878 },
+               { "block.0.norm1.weight", 0, 0, 2.2638206937 },
+               { "block.0.attn.qkv.weight", 0, 32, 4.0564738189 },
+               { "block.0.attn.qkv.weight", 32, 16, 4.9535280554 },
+               { "block.0.attn.qkv.weight", 48, 16, 3.9772044923 },
+               { "block.0.attn.out.weight", 0, 0, 3.8534399714 },
+               { "block.0.mlp.up.weight", 0, 48, 2.5003609726 },
+               { "block.0.mlp.up.weight", 48, 48, 2.4120717488 },
+               { "block.0.mlp.down.weight", 0, 0, 2.0795119597 },
+               { "norm.weight", 0, 0, 0.6826536654 } },
+};
 
-static void make_tokens(int32_t *token, int32_t *label)
-{
-    for (int r = 0; r < SEQUENCES; r++)
-        for (int c = 0; c < SEQ; c++)
-            token[r * SEQ + c] = (int32_t)(mix(999, (uint32_t)(r * 7 + c)) % 40);
-    for (int i = 0; i < SEQUENCES * SEQ; i++)
-        label[i] = i % SEQ == SEQ - 1 ? KERN_IGNORE : token[i + 1];
-    label[SEQ] = label[SEQ + 1] = KERN_IGNORE;
-}
+/* Seven tokens where four were the context. */
+static const struct golden glm_dynamic = {
+    .order = &glm_order,
+    .shape = { .family = &families[FAMILY_GLM],
+               .layers = 2,
+               .dim = 32,
+               .heads = 4,
+               .kv_heads = 2,
+               .head_dim = 8,
+               .ffn = 48,
+               .vocab = 40,
+               .context = 7,
+               .rope_theta = 1e4,
+               .rope_scaling = { 2, 1, 4, 4, ROPE_DYNAMIC, 0 } },
+    .loss = 4.715970464370,
+    .logits = { 0.1097987321, -1.4568012248, -0.4933981105 },
+    .sum = 776.44194152,
+    .grads = { { "embed.token", 0, 0, 4.8469923347 },
+               { "head.weight", 0, 0, 1.9229547982 },
+               { "block.0.attn.qkv.weight", 0, 32, 2.8163569075 },
+               { "block.0.attn.qkv.bias", 0, 32, 0.4179682990 },
+               { "block.0.attn.qkv.weight", 32, 16, 2.3830624371 },
+               { "block.0.attn.qkv.weight", 48, 16, 3.0153649804 },
+               { "block.0.attn.out.weight", 0, 0, 2.7104423016 },
+               { "norm.weight", 0, 0, 0.5691331361 } },
+};
+
+/* ---- one model on one device ------------------------------------------------------------ */
 
 static double grad_norm(struct plain *s, const struct want *w)
 {
@@ -367,9 +401,9 @@ static void check_logits(struct plain *s, const struct golden *g, const int32_t 
     void *at = NULL, *raw = malloc(40 * sizeof(double));
 
     CHECK(kern_alloc(s->d, &at, 40 * kern_dtype_bytes(type), "logits") == KR_OK);
-    for (int r = 0; r < SEQUENCES; r++)
-        for (int c = 0; c < SEQ; c++) {
-            struct batch b = plain_batch(s, token + r * SEQ, label, 1, c + 1);
+    for (int r = 0; r < GOLDEN_SEQUENCES; r++)
+        for (int c = 0; c < GOLDEN_SEQ; c++) {
+            struct batch b = plain_batch(s, token + r * GOLDEN_SEQ, label, 1, c + 1);
 
             CHECK(model_logits(s->m, &s->face, &b, kern_mat(at, 1, 40, type)) == KR_OK);
             CHECK(kern_download(s->q, raw, at, 40 * kern_dtype_bytes(type)) == KR_OK);
@@ -392,18 +426,19 @@ static void check_logits(struct plain *s, const struct golden *g, const int32_t 
 
 static void check(const struct golden *g, const char *device, double tolerance)
 {
-    int32_t token[SEQUENCES * SEQ], label[SEQUENCES * SEQ];
+    int32_t token[GOLDEN_ROWS], label[GOLDEN_ROWS];
     struct plain s;
     struct batch b;
 
-    plain_open(&s, device, &g->shape, SEQUENCES);
+    plain_open(&s, device, &g->shape, GOLDEN_SEQUENCES);
     fill_model(&s, &g->shape, g->order);
-    make_tokens(token, label);
+    golden_batch(token, label);
     CHECK_I64(token[0], ==, 26);
     CHECK_I64(token[13], ==, 27);
-    b = plain_batch(&s, token, label, SEQUENCES, SEQ);
-    CHECK_NEAR(plain_loss(&s, &b, 0) / VALID, g->loss, g->loss * tolerance);
-    CHECK_NEAR(plain_loss(&s, &b, 1.0 / VALID) / VALID, g->loss, g->loss * tolerance);
+    b = plain_batch(&s, token, label, GOLDEN_SEQUENCES, GOLDEN_SEQ);
+    CHECK_NEAR(plain_loss(&s, &b, 0) / GOLDEN_VALID, g->loss, g->loss * tolerance);
+    CHECK_NEAR(plain_loss(&s, &b, 1.0 / GOLDEN_VALID) / GOLDEN_VALID, g->loss,
+               g->loss * tolerance);
     for (const struct want *w = g->grads; w->name; w++) {
         double got = grad_norm(&s, w);
 
@@ -435,6 +470,8 @@ ON_EVERY_DEVICE(bloom)
 ON_EVERY_DEVICE(llama)
 ON_EVERY_DEVICE(glm)
 ON_EVERY_DEVICE(glm4)
+ON_EVERY_DEVICE(llama_yarn)
+ON_EVERY_DEVICE(glm_dynamic)
 
 int main(void)
 {
@@ -445,5 +482,7 @@ int main(void)
     RUN_ALL(llama);
     RUN_ALL(glm);
     RUN_ALL(glm4);
+    RUN_ALL(llama_yarn);
+    RUN_ALL(glm_dynamic);
     return check_done();
 }

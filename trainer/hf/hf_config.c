@@ -154,28 +154,84 @@ static kr_status real(const struct reader *r, const cJSON *in, const char *key,
 
 /* ---- rotary positions ------------------------------------------------------------------- */
 
+/* Ways of stretching as config.json has them: their limits in turns, which old context it
+ * means if it names none (0: that of the model), and whether it may name one. */
+static const struct stretch {
+    const char *name, *low, *high;
+    double high_missing, old_missing;
+    bool old;
+} stretches[] = {
+    [ROPE_LLAMA3] = { "llama3", "low_freq_factor", "high_freq_factor", 4, 8192, true },
+    [ROPE_LINEAR] = { .name = "linear", .old_missing = 8192 }, /* unused */
+    [ROPE_YARN] = { "yarn", "beta_slow", "beta_fast", 32, 0, true },
+    [ROPE_DYNAMIC] = { .name = "dynamic" },
+};
+enum { STRETCHES = sizeof stretches / sizeof *stretches };
+
+static const char old_context[] = "original_max_position_embeddings";
+
+/* 0.1 m ln factor + 1 */
+static double yarn_scale(double factor, double m)
+{
+    return factor > 1 ? 0.1 * m * log(factor) + 1 : 1;
+}
+
+/* What only YaRN has.  DeepSeek's two scales make a magnitude where none is given. */
+static kr_status read_yarn(const struct reader *r, const cJSON *how, struct settings *set)
+{
+    double factor = set->rope_factor, one = 0, all = 0;
+
+    if (member(how, "truncate") && !cJSON_IsTrue(member(how, "truncate")))
+        return bad(r, "rope_scaling", "truncate: only true is supported");
+    TRY(real(r, how, "mscale", 0, &one));
+    TRY(real(r, how, "mscale_all_dim", 0, &all));
+    TRY(real(r, how, "attention_factor", 0, &set->rope_attention));
+    if (factor <= 1 && set->rope_attention > 0 && set->rope_attention != 1)
+        return bad(r, "rope_scaling", "attention_factor needs a factor above 1");
+    if (set->rope_attention <= 0 && one > 0 && all > 0)
+        set->rope_attention = yarn_scale(factor, one) / yarn_scale(factor, all);
+    return KR_OK;
+}
+
 static kr_status read_stretch(const struct reader *r, const cJSON *how, const char *type,
                               struct settings *set)
 {
+    const struct stretch *way;
     double old;
     char text[160];
+    int kind = 0;
 
-    TRY(real(r, how, "factor", 1, &set->rope_factor));
-    if (strcmp(type, "linear") == 0) {
-        set->rope_scaling = ROPE_LINEAR;
-        return KR_OK;
-    }
-    if (strcmp(type, "llama3") != 0) {
+    while (kind < STRETCHES && strcmp(type, stretches[kind].name) != 0)
+        kind++;
+    if (kind == STRETCHES) {
         snprintf(text, sizeof text,
-                 "rope_type %.60s is not supported; want default, linear or llama3",
-                 type);
+                 "rope_type %.60s is not supported; want default|" ROPE_CHOICES, type);
         return bad(r, "rope_scaling", text);
     }
-    set->rope_scaling = ROPE_LLAMA3;
-    TRY(real(r, how, "low_freq_factor", 1, &set->rope_low));
-    TRY(real(r, how, "high_freq_factor", 4, &set->rope_high));
-    TRY(real(r, how, "original_max_position_embeddings", 8192, &old));
-    set->rope_old_context = (int64_t)old;
+    way = &stretches[kind];
+    set->rope_scaling = kind;
+    if (!member(how, "factor")) return bad(r, "rope_scaling", "has no factor");
+    TRY(real(r, how, "factor", 1, &set->rope_factor));
+    if (way->low) TRY(real(r, how, way->low, 1, &set->rope_low));
+    if (way->high) TRY(real(r, how, way->high, way->high_missing, &set->rope_high));
+    old = way->old_missing > 0 ? way->old_missing : (double)set->context;
+    if (way->old) TRY(real(r, how, old_context, old, &old));
+    set->rope_old_context = (int64_t)fmin(old, 0x1p40);
+    return kind == ROPE_YARN ? read_yarn(r, how, set) : KR_OK;
+}
+
+/* Version 5 may give kinds of layers parameters of their own. */
+static kr_status check_alike(const struct reader *r, const cJSON *all)
+{
+    const cJSON *j;
+    char text[160];
+
+    cJSON_ArrayForEach(j, all)
+    {
+        if (!cJSON_IsObject(j)) continue;
+        snprintf(text, sizeof text, "%.60s: one for all layers is supported", j->string);
+        return bad(r, "rope_parameters", text);
+    }
     return KR_OK;
 }
 
@@ -191,6 +247,7 @@ static kr_status read_rope(const struct reader *r, struct settings *set)
     int64_t head = set->head_dim ? set->head_dim : set->dim / set->heads;
 
     if (family->pos != POS_ROPE) return KR_OK;
+    TRY(check_alike(r, all));
     TRY(real(r, r->root, "rope_theta", 1e4, &theta));
     TRY(real(r, all, "rope_theta", theta, &theta));
     TRY(real(r, r->root, "rope_ratio", 1, &ratio));
@@ -280,7 +337,7 @@ static void add_flag(cJSON *root, const struct hf_flag *f, bool value)
 
 static void add_rope(cJSON *root, const struct settings *set, const struct model_shape *s)
 {
-    bool llama3 = set->rope_scaling == ROPE_LLAMA3;
+    const struct stretch *way = &stretches[set->rope_scaling];
     cJSON *how;
 
     if (s->family->pos != POS_ROPE) return;
@@ -295,13 +352,25 @@ static void add_rope(cJSON *root, const struct settings *set, const struct model
                                 (double)model_rope_dims(s) / (double)s->head_dim);
     if (set->rope_factor <= 1) return;
     how = cJSON_AddObjectToObject(root, "rope_scaling");
-    cJSON_AddStringToObject(how, "rope_type", llama3 ? "llama3" : "linear");
+    cJSON_AddStringToObject(how, "rope_type", way->name);
     cJSON_AddNumberToObject(how, "factor", set->rope_factor);
-    if (!llama3) return;
-    cJSON_AddNumberToObject(how, "low_freq_factor", set->rope_low);
-    cJSON_AddNumberToObject(how, "high_freq_factor", set->rope_high);
-    cJSON_AddNumberToObject(how, "original_max_position_embeddings",
-                            (double)set->rope_old_context);
+    if (way->low) cJSON_AddNumberToObject(how, way->low, set->rope_low);
+    if (way->high) cJSON_AddNumberToObject(how, way->high, set->rope_high);
+    if (way->old)
+        cJSON_AddNumberToObject(how, old_context, (double)set->rope_old_context);
+    if (set->rope_scaling == ROPE_YARN && set->rope_attention > 0)
+        cJSON_AddNumberToObject(how, "attention_factor", set->rope_attention);
+}
+
+/* max_position_embeddings is part of some formulas there: of YaRN's factor in some releases,
+ * and what dynamic stretching starts from. */
+static int64_t written_context(const struct settings *set)
+{
+    if (set->rope_factor > 1 && set->rope_scaling == ROPE_YARN)
+        return (int64_t)((double)set->rope_old_context * set->rope_factor);
+    if (set->rope_factor > 1 && set->rope_scaling == ROPE_DYNAMIC)
+        return set->rope_old_context;
+    return set->context;
 }
 
 /* What has no place in a new config.json of the family: KR_ERR_ARG. */
@@ -328,6 +397,10 @@ static kr_status check_written(const struct settings *set, const struct model_sh
         return KR_FAIL(KR_ERR_ARG, "model.ffn: in bloom it is 4 * model.dim");
     if (set->family == FAMILY_LLAMA && model_rope_dims(s) != s->head_dim)
         return KR_FAIL(KR_ERR_ARG, "model.rope_dims: in llama the whole head turns");
+    if (set->family == FAMILY_CHATGLM && set->rope_factor > 1)
+        return KR_FAIL(KR_ERR_ARG, "model.rope_factor: in chatglm nothing is stretched");
+    if (set->family == FAMILY_CHATGLM && model_rope_dims(s) != s->head_dim / 2)
+        return KR_FAIL(KR_ERR_ARG, "model.rope_dims: in chatglm half of the head turns");
     return KR_OK;
 }
 
@@ -360,6 +433,7 @@ kr_status hf_config_print(const struct settings *set, const char *dtype, char **
     own.kv_heads = s.kv_heads;
     own.head_dim = s.head_dim;
     own.norm_eps = model_norm_eps(&s);
+    if (s.family->pos == POS_ROPE) own.context = written_context(set);
     root = cJSON_Parse(f->written);
     add_keys(root, f, &own);
     add_flag(root, &f->tied, model_tied(&s));

@@ -29,6 +29,26 @@ const struct family families[] = {
 };
 /* clang-format on */
 
+static kr_status check_stretch(const struct model_shape *s)
+{
+    const struct rope_scaling *r = &s->rope_scaling;
+    bool by_turns = r->kind == ROPE_LLAMA3 || r->kind == ROPE_YARN;
+
+    if (s->family->pos != POS_ROPE || r->factor <= 1) return KR_OK;
+    if (by_turns && r->high <= r->low)
+        return KR_FAIL(KR_ERR_ARG,
+                       "model.rope_high = %g is not above model.rope_low = %g", r->high,
+                       r->low);
+    if (r->kind == ROPE_YARN && s->rope_theta <= 1)
+        return KR_FAIL(KR_ERR_ARG,
+                       "model.rope_scaling = yarn needs model.rope_theta > 1");
+    if (r->kind == ROPE_DYNAMIC && model_rope_dims(s) <= 2)
+        return KR_FAIL(KR_ERR_ARG,
+                       "model.rope_scaling = dynamic needs more than one pair of rotated "
+                       "channels");
+    return KR_OK;
+}
+
 kr_status model_shape_check(const struct model_shape *s)
 {
     int64_t turned = model_rope_dims(s);
@@ -43,12 +63,7 @@ kr_status model_shape_check(const struct model_shape *s)
                        "rotary positions need pairs: %" PRId64
                        " channels of heads of %" PRId64 " cannot be turned",
                        turned, s->head_dim);
-    if (s->rope_scaling.factor > 1 && s->rope_scaling.kind == ROPE_LLAMA3 &&
-        s->rope_scaling.high <= s->rope_scaling.low)
-        return KR_FAIL(KR_ERR_ARG,
-                       "model.rope_high = %g is not above model.rope_low = %g",
-                       s->rope_scaling.high, s->rope_scaling.low);
-    return KR_OK;
+    return check_stretch(s);
 }
 
 static bool own_or(enum as_family own, bool family)
@@ -108,25 +123,81 @@ void model_alibi_slopes(const struct model_shape *s, float *slopes)
     }
 }
 
-static double stretched(double omega, const struct rope_scaling *r)
+/* Of pair i: theta^(-2i / R). */
+static double frequency(const struct model_shape *s, double theta, int64_t i)
 {
-    double wave = 2 * acos(-1.0) / omega, blend;
+    return pow(theta, -2.0 * (double)i / (double)model_rope_dims(s));
+}
 
-    if (r->factor <= 1) return omega;
-    if (r->kind == ROPE_LINEAR) return omega / r->factor;
+/* One way of stretching: the frequency of pair i. */
+typedef double stretch_fn(const struct model_shape *s, int64_t i);
+
+static double stretch_llama3(const struct model_shape *s, int64_t i)
+{
+    const struct rope_scaling *r = &s->rope_scaling;
+    double omega = frequency(s, s->rope_theta, i), wave = 2 * acos(-1.0) / omega, blend;
+
     if (wave < r->old_context / r->high) return omega;
     if (wave > r->old_context / r->low) return omega / r->factor;
     blend = (r->old_context / wave - r->low) / (r->high - r->low);
     return (1 - blend) * omega / r->factor + blend * omega;
 }
 
+static double stretch_linear(const struct model_shape *s, int64_t i)
+{
+    return frequency(s, s->rope_theta, i) / s->rope_scaling.factor;
+}
+
+/* D(turns) of the header. */
+static double pair_of_turns(const struct model_shape *s, double turns)
+{
+    return (double)model_rope_dims(s) *
+           log(s->rope_scaling.old_context / (2 * acos(-1.0) * turns)) /
+           (2 * log(s->rope_theta));
+}
+
+static double stretch_yarn(const struct model_shape *s, int64_t i)
+{
+    const struct rope_scaling *r = &s->rope_scaling;
+    double first = fmax(floor(pair_of_turns(s, r->high)), 0);
+    double last = fmin(ceil(pair_of_turns(s, r->low)), (double)model_rope_dims(s) - 1);
+    double omega = frequency(s, s->rope_theta, i), blend;
+
+    if (first == last) last += 0.001; /* theirs, against a division by 0 */
+    blend = fmin(fmax(((double)i - first) / (last - first), 0), 1);
+    return omega / r->factor * blend + omega * (1 - blend);
+}
+
+static double stretch_dynamic(const struct model_shape *s, int64_t i)
+{
+    const struct rope_scaling *r = &s->rope_scaling;
+    double dims = (double)model_rope_dims(s), context = (double)s->context;
+    double grown = fmax(r->factor * context / r->old_context - (r->factor - 1), 1);
+
+    return frequency(s, s->rope_theta * pow(grown, dims / (dims - 2)), i);
+}
+
 void model_rope_frequencies(const struct model_shape *s, double *omega)
 {
-    int64_t dims = model_rope_dims(s);
+    static stretch_fn *const ways[] = {
+        [ROPE_LLAMA3] = stretch_llama3,
+        [ROPE_LINEAR] = stretch_linear,
+        [ROPE_YARN] = stretch_yarn,
+        [ROPE_DYNAMIC] = stretch_dynamic,
+    };
+    bool plain = s->rope_scaling.factor <= 1;
 
-    for (int64_t i = 0; i < dims / 2; i++)
-        omega[i] = stretched(pow(s->rope_theta, -2.0 * (double)i / (double)dims),
-                             &s->rope_scaling);
+    for (int64_t i = 0; i < model_rope_dims(s) / 2; i++)
+        omega[i] =
+            plain ? frequency(s, s->rope_theta, i) : ways[s->rope_scaling.kind](s, i);
+}
+
+double model_rope_magnitude(const struct model_shape *s)
+{
+    const struct rope_scaling *r = &s->rope_scaling;
+
+    if (r->kind != ROPE_YARN || r->factor <= 1) return 1;
+    return r->attention > 0 ? r->attention : 0.1 * log(r->factor) + 1;
 }
 
 /* Elements of the matrices of one block; of them, gated MLPs have three. */

@@ -40,14 +40,24 @@ enum {
 };
 #define FAMILY_CHOICES "gpt2|llama|bloom|glm|chatglm|glm4"
 
-/* Frequencies of RoPE that are not plain powers; factor 1 is none.
- *   LLAMA3   by wavelength: none of them changes below old_context / high, those above
- *            old_context / low are divided by factor, between them a blend
- *   LINEAR   all are divided by factor */
-enum rope_stretch { ROPE_LLAMA3, ROPE_LINEAR };
+/* Frequencies of RoPE that are not plain powers; factor 1 is none.  Formulas as transformers
+ * computes them (modeling_rope_utils.py).
+ *   LLAMA3    by wavelength: none of them changes below old_context / high, those above
+ *             old_context / low are divided by factor, between them a blend
+ *   LINEAR    all are divided by factor
+ *   YARN      (Peng et al. 2023) by index: D(n) = R ln(old_context / (2 pi n)) / (2 ln theta)
+ *             is the pair that turns n times in old_context; those up to floor D(high) stay,
+ *             those from ceil D(low) on are divided by factor, between them a blend that is
+ *             linear in the index.  Cosines and sines are multiplied by `attention`, of
+ *             which 0 means 0.1 ln factor + 1
+ *   DYNAMIC   theta (factor T / old_context - factor + 1)^(R / (R - 2)) takes the place of
+ *             theta where the model's context T is above old_context */
+enum rope_stretch { ROPE_LLAMA3, ROPE_LINEAR, ROPE_YARN, ROPE_DYNAMIC };
+#define ROPE_CHOICES "llama3|linear|yarn|dynamic" /* in this order */
 struct rope_scaling {
     double factor, low, high, old_context;
     enum rope_stretch kind;
+    double attention;
 };
 
 /* Where one model of a family may differ from another. */
@@ -82,6 +92,9 @@ int64_t model_up_rows(const struct model_shape *s);  /* F, gated: 2F */
 /* Angular frequencies of the R/2 pairs, in double; R = model_rope_dims, 0 without RoPE. */
 int64_t model_rope_dims(const struct model_shape *s);
 void model_rope_frequencies(const struct model_shape *s, double *omega);
+
+/* What cosines and sines are multiplied by. */
+double model_rope_magnitude(const struct model_shape *s);
 
 /* ALiBi's slopes of the H heads (Press et al. 2022): with c the largest power of two that
  * is at most H, 2^(-8k/c) for k = 1 .. c, then every other slope of 2c heads. */

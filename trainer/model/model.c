@@ -68,12 +68,14 @@ static void lay_out(struct model *m, struct arena *a)
     m->d_normed = arena_mat(a, m->rows, s->dim);
 }
 
-/* cos and sin of position * frequency, in double, rounded once. */
+/* cos and sin of position * frequency, and their magnitude, in double, rounded once.  A
+ * magnitude makes the turn no rotation, but the backward is still its transpose: the same
+ * table with the sines negated. */
 static kr_status fill_rope(struct model *m)
 {
     int64_t dims = model_rope_dims(&m->shape), half = dims / 2, rows = m->shape.context;
     size_t count = (size_t)(rows * dims), elem = kern_dtype_bytes(m->wide);
-    double *omega = NULL, *wide = NULL;
+    double *omega = NULL, *wide = NULL, size = model_rope_magnitude(&m->shape);
     float *narrow = NULL;
     kr_status st = KR_OK;
 
@@ -86,8 +88,8 @@ static kr_status fill_rope(struct model *m)
         int64_t at = i / half * dims + i % half;
         double angle = (double)(i / half) * omega[i % half];
 
-        wide[at] = cos(angle);
-        wide[at + half] = sin(angle);
+        wide[at] = size * cos(angle);
+        wide[at + half] = size * sin(angle);
     }
     for (size_t i = 0; i < count; i++)
         narrow[i] = (float)wide[i];

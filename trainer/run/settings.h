@@ -29,7 +29,7 @@ struct settings {
     int tied, qkv_bias, out_bias, mlp_bias; /* enum as_family */
     int rope_scaling;                       /* enum rope_stretch */
     int64_t rope_dims;
-    double rope_theta, rope_factor, rope_low, rope_high;
+    double rope_theta, rope_factor, rope_low, rope_high, rope_attention;
     int64_t rope_old_context;
 
     char train[SETTINGS_TEXT], valid[SETTINGS_TEXT];
