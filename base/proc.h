@@ -4,6 +4,12 @@
 
 #include <stdint.h>
 
+enum { PROC_STAT = 1024 };
+
+/* What the kernel tells of a process from its state (one letter) on, in text; NULL: there is
+ * none. */
+const char *proc_fields(int64_t pid, char text[PROC_STAT]);
+
 /* Start time of a process in clock ticks since boot, -1 if there is none or it is a
  * zombie. */
 int64_t proc_started(int64_t pid);

@@ -13,6 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/proc.h"
+
 enum { BROOD_MAX = 65536, CANNOT_START = 127 };
 
 void brood_adopt(void) { prctl(PR_SET_CHILD_SUBREAPER, 1); }
@@ -74,29 +76,22 @@ struct process {
     bool is_ours;
 };
 
-static bool read_process(const char *name, struct process *out)
+static bool read_process(int64_t pid, struct process *out)
 {
-    char path[64], text[512], *at, state;
-    FILE *f;
+    char text[PROC_STAT], state;
+    const char *at = proc_fields(pid, text);
     int parent;
-    bool is_good;
 
-    snprintf(path, sizeof path, "/proc/%.20s/stat", name);
-    if (!(f = fopen(path, "re"))) return false;
-    at = fgets(text, sizeof text, f) ? strrchr(text, ')') : NULL;
-    fclose(f);
-    is_good = at && sscanf(at + 1, " %c %d", &state, &parent) == 2;
-    if (is_good) *out = (struct process){ (pid_t)atoi(name), parent, state, false };
-    return is_good;
+    if (!at || sscanf(at, "%c %d", &state, &parent) != 2) return false;
+    *out = (struct process){ (pid_t)pid, parent, state, false };
+    return true;
 }
 
 char brood_state(int64_t pid)
 {
-    char name[24];
     struct process p;
 
-    snprintf(name, sizeof name, "%lld", (long long)pid);
-    return pid > 0 && read_process(name, &p) ? p.state : '\0';
+    return pid > 0 && read_process(pid, &p) ? p.state : '\0';
 }
 
 static int list_processes(struct process *all)
@@ -106,7 +101,7 @@ static int list_processes(struct process *all)
 
     for (struct dirent *e; d && (e = readdir(d)) && count < BROOD_MAX;)
         if (isdigit((unsigned char)e->d_name[0]))
-            count += read_process(e->d_name, &all[count]);
+            count += read_process(atoi(e->d_name), &all[count]);
     if (d) closedir(d);
     return count;
 }

@@ -13,10 +13,14 @@
 #include "base/fs.h"
 #include "base/mem.h"
 
+enum { TOO_LATE = 124 };
+static const double kill_seconds =
+    2; /* the kernel may keep it, in a file system that hangs */
+
 static void become(char *const argv[], int output, int signal_at_our_death)
 {
     prctl(PR_SET_PDEATHSIG, signal_at_our_death);
-    dup2(open("/dev/null", O_RDONLY), 0);
+    dup2(open("/dev/null", O_RDONLY | O_CLOEXEC), 0);
     dup2(output, 1);
     dup2(output, 2);
     execvp(argv[0], argv);
@@ -42,16 +46,26 @@ bool child_ended(pid_t pid, int32_t *code)
     return true;
 }
 
-int32_t child_await(pid_t pid, double seconds)
+/* Its code, or TOO_LATE. */
+static int32_t wait_until(pid_t pid, double until)
 {
-    double until = clock_now() + seconds;
-    int32_t code = 124;
+    int32_t code;
 
-    while (!child_ended(pid, &code)) {
-        if (clock_now() > until) kill(pid, SIGKILL);
+    while (clock_now() <= until) {
+        if (child_ended(pid, &code)) return code;
         clock_sleep(0.01);
     }
-    return clock_now() > until ? 124 : code;
+    return TOO_LATE;
+}
+
+int32_t child_await(pid_t pid, double seconds)
+{
+    int32_t code = wait_until(pid, clock_now() + seconds);
+
+    if (code != TOO_LATE) return code;
+    kill(pid, SIGKILL);
+    (void)wait_until(pid, clock_now() + kill_seconds);
+    return TOO_LATE;
 }
 
 /* Its output as a file, so that no pipe can fill up. */

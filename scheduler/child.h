@@ -18,7 +18,8 @@ kr_status child_begin(char *const argv[], int output, pid_t *pid);
 /* Has it ended?  *code: exit status or 128 + signal. */
 bool child_ended(pid_t pid, int32_t *code);
 
-/* Wait for it; its code.  SIGKILL and 124 when it takes longer. */
+/* Wait for it; its code.  When it takes longer: SIGKILL, and 124, though some seconds later
+ * the kernel has not let it go. */
 int32_t child_await(pid_t pid, double seconds);
 
 /* What a command prints, by way of a file, cut to size; false: it failed or took longer. */
