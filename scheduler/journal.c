@@ -67,9 +67,12 @@ static void fold(struct journal_past *p, const cJSON *j)
     p->end_time = (double)number(j, "time", 0);
 }
 
-static void fold_lines(struct journal_past *p, char *at)
+/* Power loss may leave zeros in a file, and lines after them. */
+static void fold_lines(struct journal_past *p, const char *at, size_t len)
 {
-    for (char *end; (end = strchr(at, '\n')); at = end + 1) {
+    const char *stop = at + len;
+
+    for (const char *end; (end = memchr(at, '\n', (size_t)(stop - at))); at = end + 1) {
         cJSON *j = cJSON_ParseWithLength(at, (size_t)(end - at));
 
         if (j) fold(p, j); /* else a line that a crash cut, or a stranger's */
@@ -84,7 +87,7 @@ static kr_status read_past(const char *path, struct journal_past *out, uint64_t 
     size_t len = 0;
 
     TRY(fs_read_all(path, &all, &len, JOURNAL_MAX));
-    fold_lines(&p, all);
+    fold_lines(&p, all, len);
     mem_free(all);
     *out = p;
     *bytes = len;
