@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -39,6 +40,7 @@ struct agent {
     struct link *link; /* NULL: none now */
     bool is_welcome;
     double heard, tried; /* from the supervisor; connecting */
+    double ticked;
 
     int64_t generation;
     int32_t place, ranks;
@@ -46,6 +48,7 @@ struct agent {
     size_t environment_bytes;
     pid_t head; /* mpirun; 0: not here */
     struct pulse_reader *reader;
+    ino_t slots; /* file that it reads; 0: none was made */
     bool was_alive[WIRE_RANKS], had_stepped[WIRE_RANKS];
 
     bool clears; /* waits for the earlier generation to be gone */
@@ -114,13 +117,11 @@ static void tell_ended(struct agent *a, bool is_head, int code)
 
 static void beat(struct agent *a);
 
-static void on_child(uv_signal_t *signal_handle, int number)
+static void bury(struct agent *a)
 {
-    struct agent *a = signal_handle->data;
     pid_t pid;
     int code;
 
-    (void)number;
     while (brood_bury(&pid, &code)) {
         bool is_head = pid == a->head;
 
@@ -128,6 +129,12 @@ static void on_child(uv_signal_t *signal_handle, int number)
         beat(a); /* what the ranks left, before the news of the end */
         if (!a->clears && (is_head || code != 0)) tell_ended(a, is_head, code);
     }
+}
+
+static void on_child(uv_signal_t *handle, int number)
+{
+    (void)number;
+    bury(handle->data);
 }
 
 /* ---- beats -------------------------------------------------------------------------- */
@@ -202,19 +209,34 @@ static void say_ready(struct agent *a, const char *trouble)
     if (a->link && a->is_welcome) link_send(a->link, &out);
 }
 
-static void make_slots(struct agent *a)
+/* Ranks of an earlier generation are nobody's news any more. */
+static void close_slots(struct agent *a)
 {
     pulse_reader_close(a->reader);
     a->reader = NULL;
     memset(a->was_alive, 0, sizeof a->was_alive);
     memset(a->had_stepped, 0, sizeof a->had_stepped);
+}
+
+static void make_slots(struct agent *a)
+{
+    struct stat s;
+
     if (a->ranks == 0)
         say_ready(a, "");
     else if (pulse_create(a->pulse, a->ranks) != KR_OK ||
-             pulse_reader_open(&a->reader, a->pulse) != KR_OK)
+             pulse_reader_open(&a->reader, a->pulse) != KR_OK || stat(a->pulse, &s) != 0)
         say_ready(a, "cannot make the ranks' slots in /dev/shm");
     else
-        say_ready(a, "");
+        a->slots = s.st_ino, say_ready(a, "");
+}
+
+/* Unless an agent that came after this one has made others. */
+static void remove_slots(const struct agent *a)
+{
+    struct stat s;
+
+    if (stat(a->pulse, &s) == 0 && s.st_ino == a->slots) (void)unlink(a->pulse);
 }
 
 /* Until nothing of the earlier generation lives. */
@@ -222,6 +244,7 @@ static void clear(struct agent *a)
 {
     int living = brood_kill();
 
+    bury(a); /* while its end is still that of the earlier generation */
     if (living == 0)
         make_slots(a);
     else if (clock_now() - a->clears_since > clear_seconds)
@@ -246,6 +269,7 @@ static void prepare(struct agent *a, const struct wire_prepare *p)
     a->head = 0;
     a->clears = true;
     a->clears_since = clock_now();
+    close_slots(a);
     clear(a);
 }
 
@@ -288,8 +312,8 @@ static void leave(struct agent *a, const char *why)
 static bool has_left(struct agent *a)
 {
     if (brood_kill() > 0 && clock_now() - a->clears_since < clear_seconds) return false;
-    pulse_reader_close(a->reader);
-    (void)unlink(a->pulse);
+    close_slots(a);
+    remove_slots(a);
     uv_stop(&a->loop);
     return true;
 }
@@ -384,8 +408,10 @@ static void look_at_supervisor(struct agent *a, double now)
 static void on_tick(uv_timer_t *timer)
 {
     struct agent *a = timer->data;
-    double now = clock_now();
+    double now = clock_now(), lag = now - a->ticked - 1e-3 * TICK_MS;
 
+    if (lag > 1) a->heard += lag; /* this process stood still, not the supervisor */
+    a->ticked = now;
     if (a->leaves) {
         (void)has_left(a);
         return;
@@ -434,7 +460,7 @@ static void begin(struct agent *a)
     uv_timer_init(&a->loop, &a->tick);
     uv_signal_init(&a->loop, &a->child);
     a->tick.data = a->child.data = a;
-    a->heard = clock_now();
+    a->heard = a->ticked = clock_now();
     a->tried = -connect_seconds;
     uv_timer_start(&a->tick, on_tick, 0, TICK_MS);
     uv_signal_start(&a->child, on_child, SIGCHLD);

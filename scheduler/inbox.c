@@ -21,15 +21,23 @@ static void refuse(struct link *l, const char *why)
     l->mark = NULL;
 }
 
+/* The agent itself came again, and this is a connection it has given up. */
+static void replace(struct link *l)
+{
+    l->mark = NULL;
+    link_close(l, "it came again");
+}
+
 static void take_seat(struct sup *s, int32_t node, struct link *l,
                       const struct wire_hello *h)
 {
     struct seat *seat = &s->seats[node];
 
-    if (seat->link) {
-        seat->link->mark = NULL;
-        link_close(seat->link, "another agent of its node came");
-    }
+    if (seat->link &&
+        seat->hello.pid != h->pid) /* two would push each other out for ever */
+        refuse(seat->link, "another agent of its node came");
+    else if (seat->link)
+        replace(seat->link);
     seat->link = l;
     seat->hello = *h;
     seat->tries = 0;
@@ -55,6 +63,10 @@ static void regain(struct sup *s, int32_t node, const struct wire_hello *h)
     if (nodes_missing(&s->nodes) > 0) return;
     if (!s->is_broken) {
         LOG_NOTE("%s is back, and its ranks never left", sup_name(s, node));
+        s->fault_at = 0;
+        s->is_told = false; /* if it was, perhaps over the lost connection */
+        s->watch.said.kind =
+            WATCH_FINE; /* a hang that was found meanwhile is one still */
         sup_enter(s, SUP_RUN, 0);
     } else {
         sup_fault(s, &(struct sup_fault){ "agent died", node, -1, -1, true, 0 },
@@ -67,6 +79,18 @@ static void on_hello(struct sup *s, struct link *l, const struct wire_hello *h)
     struct node *n = nodes_find(&s->nodes, h->node);
     int32_t node = n ? (int32_t)(n - s->nodes.at) : -1;
 
+    if (l->mark) {
+        link_close(l, "it says twice who it is");
+        return;
+    }
+    if (s->phase == SUP_END) {
+        link_say(l, WIRE_LEAVE, 0, "");
+        return;
+    }
+    if (h->generation > s->generation) {
+        refuse(l, "what runs there is of another run");
+        return;
+    }
     if (!n || n->state == NODE_GONE || n->state == NODE_BAD ||
         h->version != WIRE_VERSION) {
         refuse(l, !n || n->state == NODE_GONE ? "no node of this run"

@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-enum { UNREAD_MAX = 8 << 20, ROOM_STRANGER = 128, BACKLOG = 512 };
+enum { UNREAD_MAX = 8 << 20, ROOM_STRANGER = 128, BACKLOG = 512, KEEPALIVE = 60 /* s */ };
 
 /* Messages are large (wire.h) and there is one thread: one for all links. */
 static struct wire_message message;
@@ -179,6 +179,8 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 static kr_status begin_reading(struct link *l)
 {
     uv_tcp_nodelay(&l->tcp, 1);
+    uv_tcp_keepalive(&l->tcp, 1,
+                     KEEPALIVE); /* else a peer that lost power stays for ever */
     if (uv_read_start((uv_stream_t *)&l->tcp, on_room, on_read) != 0) return KR_ERR_IO;
     if (l->session.is_server) send_nonce(l, WIRE_CHALLENGE);
     return KR_OK;

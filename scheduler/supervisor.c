@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <netdb.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -21,7 +23,7 @@
 #include "scheduler/history.h"
 #include "scheduler/json.h"
 
-enum { TICK_MS = 100, COPY = 1 << 16 };
+enum { TICK_MS = 100, COPIES = 256 /* of PIPE_BUF bytes, a tick */ };
 
 /* Seconds; those of phases are in supervisor.h. */
 static const double silence = 4.5, adopt_seconds = 4, gather_rest = 1.5, end_seconds = 4,
@@ -110,6 +112,7 @@ static bool adopt(struct sup *s, const struct journal_past *past)
         const struct wire_hello *h = &s->seats[i].hello;
 
         if (!s->seats[i].link || h->generation != past->generation) continue;
+        if (h->place < 0 || h->place >= s->nodes.count) return false;
         ranks += h->ranks;
         if (h->is_head) head = i;
     }
@@ -136,7 +139,10 @@ static void try_to_adopt(struct sup *s, double now, const struct journal_past *p
     LOG_NOTE("generation %" PRId64 " is not whole any more: it starts anew",
              s->generation);
     sup_end_everything(s);
-    sup_enter(s, SUP_GATHER, s->config->wait_seconds);
+    if (s->stop == SUP_STOP_REQUEUE)
+        sup_finish(s, EXIT_REQUEUE, "stopped; what was saved before is kept");
+    else
+        sup_enter(s, SUP_GATHER, s->config->wait_seconds);
 }
 
 /* ---- being asked to stop ------------------------------------------------------------ */
@@ -150,7 +156,7 @@ void sup_ask_to_stop(struct sup *s, enum sup_stop how, const char *why)
     LOG_NOTE("%s: the run saves and ends", why);
     s->stop = how > s->stop ? how : s->stop;
     s->stop_since = clock_now();
-    if (s->phase != SUP_RUN && s->phase != SUP_REGAIN && s->phase != SUP_CLEAR) {
+    if (s->phase == SUP_GATHER || s->phase == SUP_PAUSE) {
         sup_finish(s, how == SUP_STOP_DONE ? EXIT_DONE : EXIT_REQUEUE,
                    "stopped; no rank ran");
         return;
@@ -160,9 +166,7 @@ void sup_ask_to_stop(struct sup *s, enum sup_stop how, const char *why)
             (void)fs_replace(path, why, strlen(why));
         return;
     }
-    out.type = WIRE_SIGNAL;
-    out.signal = (struct wire_signal){ s->generation, SIGUSR1 };
-    if (s->head >= 0 && s->seats[s->head].link) link_send(s->seats[s->head].link, &out);
+    s->is_told = false; /* see watch_stop: now, or as soon as there are ranks to tell */
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -178,8 +182,22 @@ static void on_signal(uv_signal_t *handle, int number)
     }
 }
 
+/* Ranks that have shown catch the signal; before that it would kill them, or be lost. */
+static void tell_ranks(struct sup *s)
+{
+    struct link *l = s->head < 0 ? NULL : s->seats[s->head].link;
+
+    if (s->phase != SUP_RUN || !l || s->watch.size == 0 || s->watch.seen < s->watch.size)
+        return;
+    out.type = WIRE_SIGNAL;
+    out.signal = (struct wire_signal){ s->generation, SIGUSR1 };
+    link_send(l, &out);
+    s->is_told = true;
+}
+
 static void watch_stop(struct sup *s, double now)
 {
+    if (s->stop == SUP_STOP_REQUEUE && !s->is_told) tell_ranks(s);
     if (s->stop && s->phase != SUP_END && now - s->stop_since > save_seconds)
         sup_finish(s, EXIT_IO, "asked to stop, the ranks did not save and end in time");
 }
@@ -218,16 +236,28 @@ static void grow(struct sup *s)
         sup_regroup(s, "more nodes are there than it uses");
 }
 
+/* Where there is room for what a pipe takes at once.  A reader that stands still (a pager,
+ * Ctrl-S) must not stop the supervisor: it reads on later, from the file. */
+static bool may_show(void)
+{
+    struct pollfd p = { STDOUT_FILENO, POLLOUT, 0 };
+
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLOUT);
+}
+
 static void copy_output(struct sup *s)
 {
-    static char bytes[COPY];
+    char bytes[PIPE_BUF], path[FS_PATH];
     ssize_t n;
-    char path[FS_PATH];
 
     if (s->output < 0 && fs_path(path, "%s/output.log", s->config->run) == KR_OK)
         s->output = open(path, O_RDONLY | O_CLOEXEC);
-    while (s->output >= 0 && (n = read(s->output, bytes, sizeof bytes)) > 0)
-        if (write(STDOUT_FILENO, bytes, (size_t)n) < 0) break;
+    for (int i = 0; i < COPIES && s->output >= 0 && may_show(); i++) {
+        n = pread(s->output, bytes, sizeof bytes, s->shown);
+        if (n > 0) n = write(STDOUT_FILENO, bytes, (size_t)n);
+        if (n <= 0) return;
+        s->shown += n;
+    }
 }
 
 /* The first of the nodes that the phase waits for in vain: one loss brings a new choice. */
@@ -265,7 +295,10 @@ static void on_tick(uv_timer_t *timer)
     double now = clock_now(), lag = now - s->ticked - 1e-3 * TICK_MS;
     bool all_gone = true;
 
-    if (lag > 1) watch_forgive(&s->watch, lag);
+    if (lag > 1) { /* this process stood still: nobody else is late */
+        watch_forgive(&s->watch, lag);
+        s->until += lag;
+    }
     s->ticked = now;
     copy_output(s);
     door_sweep(&s->door, now);
@@ -371,7 +404,7 @@ static kr_status open_supervisor(struct sup *s)
     history_warn(&s->nodes);
     TRY(fs_path(path, "%s/output.log", s->config->run));
     if ((s->output = open(path, O_RDONLY | O_CLOEXEC)) >= 0)
-        lseek(s->output, 0, SEEK_END);
+        s->shown = lseek(s->output, 0, SEEK_END);
     return open_door(s);
 }
 

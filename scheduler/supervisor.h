@@ -111,10 +111,12 @@ struct sup {
 
     enum sup_stop stop;
     double stop_since;
+    bool is_told;                    /* SUP_STOP_REQUEUE: the ranks were */
     struct link *askers[SUP_ASKERS]; /* `kilorank stop` waits */
     int32_t exit_code;
 
-    int output; /* RUN/output.log, copied to standard output */
+    int output;    /* RUN/output.log, copied to standard output */
+    int64_t shown; /* bytes of it */
     double hosts_seen;
     struct mem_text text;
 };

@@ -11,11 +11,26 @@ cd "$work" || exit 1
 long=(--set train.steps=240 --set checkpoint.every=50 --set checkpoint.keep=2)
 slowly=(--set dist.fault=delay:0.003)
 
+# A command whose standard output is a pipe that is full, and that nobody reads.
+cat >stuck_pager <<'END'
+import os, sys
+read, write = os.pipe()
+os.set_inheritable(read, True)
+os.set_blocking(write, False)
+try:
+    while os.write(write, bytes(4096)): pass
+except BlockingIOError:
+    os.set_blocking(write, True)
+os.dup2(write, 1)
+os.execvp(sys.argv[1], sys.argv[1:])
+END
+through=()
+
 # launch DIR [ARGUMENT...] - in the background; its process is $supervisor
 launch() {
     local dir=$1
     shift
-    timeout -k 2 "$RUN_LIMIT" "$kilorank" launch --run "$dir" -n 2 --patience 10 \
+    timeout -k 2 "$RUN_LIMIT" "${through[@]}" "$kilorank" launch --run "$dir" -n 2 --patience 10 \
         "${tiny[@]}" "${long[@]}" "${slowly[@]}" "$@" >>"$work/out" 2>&1 </dev/null &
     supervisor=$!
 }
@@ -36,7 +51,9 @@ struck() {
     within 20 is_at "$1" $(($(steps "$1") + 30)) && note "$1" && pid=$("$2_of" "$1") && [ -n "$pid" ] &&
         kill -KILL "$pid" && runs_again "$1" "$3"
 }
+through=(python3 stuck_pager) # a supervisor that waited for its reader would watch nothing
 launch killed
+through=()
 check a_killed_rank_is_replaced struck killed rank 2
 check a_killed_mpirun_is_replaced struck killed mpirun 3
 check a_killed_agent_is_replaced struck killed agent 4
@@ -104,9 +121,9 @@ check stop_saves_and_ends_with_0 stops
 check nothing_is_left_after_stop nothing_is_left two
 past() { "$kilorank" status two | grep -q '^ended'; }
 check status_of_an_ended_run_comes_from_its_journal past
-signal() {
+signal() { # before there are ranks: it reaches them when there are
     launch two
-    within 20 has two running 2 && pkill -TERM -P "$supervisor" && ended 75
+    within 20 has two start 2 && pkill -TERM -P "$supervisor" && ended 75 && [ "$(event two running)" -eq 2 ]
 }
 check a_signal_saves_and_asks_to_be_started_again signal
 check nothing_is_left_after_a_signal nothing_is_left two
@@ -118,9 +135,14 @@ usage() { launch bad --set train.nonsense=1; ended 2 && [ "$(event bad start)" -
 check a_bad_setting_is_not_tried_again usage
 loop() { launch loop --set dist.fault=kill:5:1; ended 9 && [ "$(event loop start)" -eq 3 ]; }
 check a_crash_at_every_start_ends_after_three_attempts loop
-hang() { # stopped for good at step 50 of the first start
-    launch stuck --attempts 2
-    within 20 is_at stuck 30 && kill -STOP "$(rank_of stuck)" && runs_again stuck 2 &&
+pause() { # of an agent: longer than it waits for a supervisor, but it is not that one that was away
+    launch stuck --attempts 2 --patience 2
+    within 20 is_at stuck 30 && kill -STOP "$(agent_of stuck)" && sleep 3 && kill -CONT "$(agent_of stuck)" &&
+        sleep 0.5 && [ -n "$(agent_of stuck)" ] && [ "$(event stuck fault)" -eq 0 ]
+}
+check an_agent_that_stood_still_blames_nobody pause
+hang() { # stopped for good
+    kill -STOP "$(rank_of stuck)" && runs_again stuck 2 &&
         grep -q '"kind": "hang".*"rank": 0' stuck/supervisor.jsonl && ended 0 && same_bits stuck
 }
 check a_stopped_rank_is_named_and_replaced hang

@@ -2,11 +2,14 @@
  * t_scale.c - the real supervisor with 128 agents and 1,024 ranks that only pretend.
  *
  * This program plays all agents: real sockets, real messages, one beat a second each.  One
- * node falls silent; the next generation must be asked for within seconds, and the
+ * says twice who it is, each time another; one comes a second time; one is of another run.
+ * Then a node falls silent: the next generation must be asked for within seconds, and the
  * supervisor must cost little.
  */
+#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,18 +18,27 @@
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "scheduler/address.h"
 #include "scheduler/link.h"
 #include "scheduler/pulse.h"
 #include "tests/check.h"
 
-enum { NODES = 128, SLOTS = 8, SILENT = 77, LIMIT = 60 };
+enum {
+    NODES = 128,
+    SLOTS = 8,
+    TWO_FACED = 5,
+    TWIN = 9,
+    OTHER = 11,
+    SILENT = 77,
+    LIMIT = 60
+};
 
 static struct pretender {
     struct link *link;
     int64_t generation;
     int32_t first, ranks;
-} all[NODES];
+} all[NODES], old_twin, other_run = { .generation = 99 };
 
 static uv_loop_t loop;
 static uv_timer_t timer;
@@ -34,7 +46,7 @@ static struct wire_message out;
 static char run[FS_PATH], hosts[FS_PATH], program[FS_PATH];
 static int64_t steps, generation_run[3];
 static double began, silent_since, asked_again;
-static int ready_first, exit_code = -1;
+static int ready_first, exit_code = -1, closings, refusals_twin, refusals_other;
 static bool is_done;
 static pid_t supervisor;
 
@@ -45,14 +57,28 @@ static void must(kr_status st)
 
 /* ---- the agents --------------------------------------------------------------------- */
 
+static void say_hello(struct pretender *p, int node, int64_t pid)
+{
+    out.type = WIRE_HELLO;
+    out.hello = (struct wire_hello){ .version = WIRE_VERSION,
+                                     .pid = pid,
+                                     .generation = p->generation,
+                                     .is_head = node == 0 && p->generation > 0,
+                                     .place = node,
+                                     .ranks = p->ranks };
+    snprintf(out.hello.node, sizeof out.hello.node, "n%d", node);
+    link_send(p->link, &out);
+}
+
+/* The twin comes while the first one is there. */
 static void on_open(struct link *l)
 {
     struct pretender *p = l->owner;
 
-    out.type = WIRE_HELLO;
-    out.hello = (struct wire_hello){ .version = WIRE_VERSION, .pid = getpid() };
-    snprintf(out.hello.node, sizeof out.hello.node, "n%d", (int)(p - all));
-    link_send(l, &out);
+    if (p == &other_run)
+        say_hello(p, OTHER, 1);
+    else
+        say_hello(p, (int)(p - all), p == &all[TWIN] && old_twin.link ? 2 : 1);
 }
 
 static void on_prepare(struct pretender *p, const struct wire_prepare *m)
@@ -74,19 +100,24 @@ static void on_message(struct link *l, const struct wire_message *m)
 
     if (m->type == WIRE_PREPARE) on_prepare(p, &m->prepare);
     if (m->type == WIRE_RUN && m->run.generation < 3) generation_run[m->run.generation]++;
-    if (m->type == WIRE_LEAVE) link_close(l, "told to");
+    refusals_twin += m->type == WIRE_REFUSE && p == &old_twin;
+    refusals_other += m->type == WIRE_REFUSE && p == &other_run;
+    if (m->type == WIRE_LEAVE || m->type == WIRE_REFUSE) link_close(l, "told to");
 }
 
 static void on_closed(struct link *l, const char *why)
 {
+    struct pretender *p = l->owner;
+
     (void)why;
-    ((struct pretender *)l->owner)->link = NULL;
+    closings += p == &all[TWO_FACED] && !is_done;
+    p->link = NULL;
 }
 
 static void beat(struct pretender *p)
 {
     out.type = WIRE_BEAT;
-    if (!p->link) return;
+    if (!p->link || !p->link->session.is_open) return;
     out.beat = (struct wire_beat){ .generation = p->generation, .count = p->ranks };
     for (int32_t i = 0; i < p->ranks; i++)
         out.beat.ranks[i] = (struct wire_rank){ .rank = p->first + i,
@@ -104,15 +135,35 @@ static void beat(struct pretender *p)
 
 /* ---- the story ---------------------------------------------------------------------- */
 
-static void connect_all(void)
+static void connect_one(struct pretender *p)
 {
     static const struct link_events events = { on_open, on_message, on_closed };
     struct address at;
 
-    if (all[0].link || steps > 0 || address_read(&at, run) != KR_OK) return;
+    must(address_read(&at, run));
+    must(link_connect(&p->link, &loop, at.host, at.port, &at.token, &events, p));
+}
+
+static void connect_all(void)
+{
+    char token[FS_PATH];
+
+    must(fs_path(token, "%s/.token", run));
+    if (all[0].link || steps > 0 || !fs_exists(token)) return;
     for (int i = 0; i < NODES; i++)
-        must(link_connect(&all[i].link, &loop, at.host, at.port, &at.token, &events,
-                          &all[i]));
+        connect_one(&all[i]);
+}
+
+static void misbehave(void)
+{
+    if (steps == 2) {
+        say_hello(&all[TWO_FACED], TWO_FACED + 1, 1);
+        old_twin = all[TWIN];
+        old_twin.link->owner = &old_twin;
+        connect_one(&all[TWIN]);
+        connect_one(&other_run);
+    }
+    if (steps == 3 && !all[TWO_FACED].link) connect_one(&all[TWO_FACED]);
 }
 
 /* Both starts were asked for: the ranks are done, and mpirun ends. */
@@ -133,6 +184,7 @@ static void on_second(uv_timer_t *t)
     (void)t;
     connect_all();
     if (generation_run[1] > 0) steps++;
+    misbehave();
     if (steps == 5) silent_since = clock_now();
     for (int i = 0; i < NODES && !is_done; i++)
         if (all[i].generation > 0 && (steps < 5 || i != SILENT)) beat(&all[i]);
@@ -175,6 +227,50 @@ static void one_of_them_starts_mpirun_each_time(void)
 {
     CHECK_I64(generation_run[1], ==, 1);
     CHECK_I64(generation_run[2], ==, 1);
+}
+
+static void only_what_is_meant_is_cut_off(void)
+{
+    CHECK_I64(closings, ==, 1);
+    CHECK_I64(refusals_twin, ==, 1);
+    CHECK_I64(refusals_other, ==, 1);
+}
+
+/* The value of a number of the journal's first line of an event after `from`. */
+static double journal_number(const char *from, const char *event, const char *key,
+                             const char **line)
+{
+    char name[64];
+
+    snprintf(name, sizeof name, "\"event\": \"%s\"", event);
+    if (!(*line = strstr(from, name))) return NAN;
+    while (*line > from && (*line)[-1] != '\n')
+        --*line;
+    snprintf(name, sizeof name, "\"%s\": ", key);
+    from = strstr(*line, name);
+    return from ? strtod(from + strlen(name), NULL) : NAN;
+}
+
+/* A connection that broke and came back was no fault, and no later one is counted from it. */
+static void recovery_is_counted_from_its_own_fault(void)
+{
+    char path[FS_PATH], *text = NULL;
+    const char *fault, *again;
+    double at, detect, on_again, took;
+    size_t bytes;
+
+    must(fs_path(path, "%s/supervisor.jsonl", run));
+    must(fs_read_all(path, &text, &bytes, 1 << 20));
+    at = journal_number(text, "fault", "time", &fault);
+    CHECK(fault && strstr(fault, "node lost"));
+    if (fault) {
+        detect = journal_number(fault, "fault", "detect_s", &fault);
+        took = journal_number(fault, "running", "recovery_s", &again);
+        on_again = journal_number(fault, "running", "time", &again);
+        CHECK(fabs(on_again - at + detect - took) < 0.5);
+        CHECK(again && !strstr(again, "\"event\": \"fault\""));
+    }
+    mem_free(text);
 }
 
 /* 4.5 s of silence from its last beat, up to a second before; slack for a busy machine. */
@@ -221,6 +317,8 @@ int main(void)
     tell_the_story();
     RUN(all_agents_are_told_to_make_ready);
     RUN(one_of_them_starts_mpirun_each_time);
+    RUN(only_what_is_meant_is_cut_off);
+    RUN(recovery_is_counted_from_its_own_fault);
     RUN(a_silent_node_is_decided_on_in_seconds);
     RUN(the_run_goes_on_with_1016_ranks_and_ends);
     RUN(the_supervisor_costs_little);
