@@ -250,6 +250,28 @@ static void buffers_and_copies_are_known(void)
     drop_model(&m);
 }
 
+/* ChatGLM2 and 3 mean different things by rope_ratio, so an import says which it took. */
+static void a_ratio_of_chatglm_is_told(void)
+{
+    struct model m;
+    char *config = strdup(samples[SAMPLES - 1].config), out[FS_PATH];
+    char *ratio = strstr(config, "\"rope_ratio\":1");
+
+    make_model(&m, SAMPLES - 1, ST_F32, 1, false);
+    ratio[strlen("\"rope_ratio\":")] = '7';
+    put(m.path, "config.json", config);
+    forget();
+    new_path(out);
+    CHECK_I64(run(import_command, "import", m.path, out, NULL, NULL), ==, 0);
+    CHECK(strstr(said, "rope_ratio 7 multiplies") && strstr(said, "model.rope_factor=7"));
+    forget();
+    new_path(out);
+    CHECK_I64(run(import_command, "import", m.path, out, "--rope-theta", "1e4"), ==, 0);
+    CHECK(said[0] == '\0');
+    free(config);
+    drop_model(&m);
+}
+
 static void what_is_there_is_not_overwritten(void)
 {
     struct model m;
@@ -277,6 +299,7 @@ int main(void)
     RUN(another_dtype_is_rounded_once);
     RUN(every_tensor_is_accounted_for);
     RUN(buffers_and_copies_are_known);
+    RUN(a_ratio_of_chatglm_is_told);
     RUN(what_is_there_is_not_overwritten);
     rig_must(fs_remove_tree(root));
     return check_done();

@@ -45,6 +45,9 @@ static void other_models_are_refused_by_name(void)
           "rope_parameters: full_attention: one for all layers is supported" },
         { "{\"model_type\":\"chatglm\",\"position_encoding_2d\":true}",
           "position_encoding_2d: this changes the model" },
+        { "{\"model_type\":\"chatglm\"}", "multi_query_attention: only true" },
+        { "{\"model_type\":\"chatglm\",\"multi_query_attention\":false}",
+          "multi_query_attention: only true" },
         { "{\"model_type\":\"bloom\",\"apply_residual_connection_post_layernorm\":true}",
           "apply_residual_connection_post_layernorm: only false" },
     };

@@ -82,7 +82,7 @@ static kr_status check_known(const struct reader *r)
         const cJSON *j = member(r->root, m->key);
         char want[200];
 
-        if (!j || is_one_of(j, m->value)) continue;
+        if (j ? is_one_of(j, m->value) : !m->need) continue;
         snprintf(want, sizeof want, "only %s is supported", m->value);
         return bad(r, m->key, want);
     }
@@ -278,12 +278,6 @@ static kr_status read_members(struct reader *r, struct settings *set)
     TRY(read_flag(r, &r->family->mlp_bias, &set->mlp_bias));
     if (families[set->family].pos != POS_ROPE && set->kv_heads == 0)
         set->kv_heads = set->heads;
-    if (set->family == FAMILY_CHATGLM &&
-        !says_no(member(r->root, "multi_query_attention")))
-        TRY(read_key(r,
-                     &(struct hf_key){ "multi_query_group_num", NULL,
-                                       offsetof(struct settings, kv_heads), false, true },
-                     set));
     return read_rope(r, set);
 }
 
@@ -305,7 +299,7 @@ kr_status hf_config_read(const char *folder, struct settings *set)
 {
     struct settings s = *set;
     struct reader r = { .root = NULL };
-    cJSON *root;
+    cJSON *root = NULL;
     char *text;
     kr_status st;
 
@@ -343,7 +337,6 @@ static void add_rope(cJSON *root, const struct settings *set, const struct model
     if (s->family->pos != POS_ROPE) return;
     if (set->family == FAMILY_CHATGLM) {
         cJSON_AddNumberToObject(root, "rope_ratio", s->rope_theta / 1e4);
-        cJSON_AddNumberToObject(root, "multi_query_group_num", (double)s->kv_heads);
         return;
     }
     cJSON_AddNumberToObject(root, "rope_theta", s->rope_theta);
@@ -468,7 +461,7 @@ static bool set_dtype(cJSON *root, const char *dtype)
 kr_status hf_config_copy(const char *folder, const char *dtype, char **text)
 {
     char path[FS_PATH], *found;
-    cJSON *root;
+    cJSON *root = NULL;
     kr_status st = KR_OK;
 
     TRY(parse(folder, path, &found, &root));

@@ -369,7 +369,11 @@ static kr_status check_config(const struct export *x)
 
     TRY(hf_config_read(x->origin_path, &theirs));
     theirs.context = x->set.context;
-    theirs.rope_theta = x->set.rope_theta; /* import may have been told another */
+    theirs.rope_theta = x->set.rope_theta; /* import may have been told another, */
+    if (x->set.family == FAMILY_CHATGLM) { /* and what a ratio means */
+        theirs.rope_scaling = x->set.rope_scaling;
+        theirs.rope_factor = x->set.rope_factor;
+    }
     if (cfg_diff(settings_table, &x->set, &theirs, x->folder, x->origin_path,
                  "the origin is of another model") == 0)
         return KR_OK;

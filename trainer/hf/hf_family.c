@@ -15,6 +15,10 @@
     {                                                         \
         name, other, offsetof(struct settings, m), true, true \
     }
+#define MUST(key, value)  \
+    {                     \
+        key, value, false \
+    }
 #define SAME(theirs, ours)                   \
     {                                        \
         theirs, ours, HF_ALL, HF_SAME, false \
@@ -47,9 +51,9 @@ static const struct hf_key gpt2_keys[] = {
     REAL("layer_norm_epsilon", NULL, norm_eps),   { 0 } };
 
 static const struct hf_must gpt2_must[] = {
-    { "activation_function", "\"gelu_new\"|\"gelu_pytorch_tanh\"|\"gelu_fast\"" },
-    { "scale_attn_weights", "true" }, { "scale_attn_by_inverse_layer_idx", "false" },
-    { "add_cross_attention", "false" }, { 0 } };
+    MUST("activation_function", "\"gelu_new\"|\"gelu_pytorch_tanh\"|\"gelu_fast\""),
+    MUST("scale_attn_weights", "true"), MUST("scale_attn_by_inverse_layer_idx", "false"),
+    MUST("add_cross_attention", "false"), { 0 } };
 
 static const struct hf_tensor gpt2_tensors[] = {
     SAME("wte.weight", "embed.token"),
@@ -78,7 +82,7 @@ static const struct hf_key bloom_keys[] = {
     MAY("seq_length", NULL, context), REAL("layer_norm_epsilon", NULL, norm_eps), { 0 } };
 
 static const struct hf_must bloom_must[] = {
-    { "apply_residual_connection_post_layernorm", "false" }, { 0 } };
+    MUST("apply_residual_connection_post_layernorm", "false"), { 0 } };
 
 static const struct hf_tensor bloom_tensors[] = {
     SAME("word_embeddings.weight", "embed.token"),
@@ -110,8 +114,8 @@ static const struct hf_key llama_keys[] = {
     REAL("rms_norm_eps", NULL, norm_eps),         { 0 } };
 
 static const struct hf_must llama_must[] = {
-    { "hidden_act", "\"silu\"|\"swish\"" }, { "partial_rotary_factor", "1" }, { 0 } };
-static const struct hf_must glm_must[] = { { "hidden_act", "\"silu\"|\"swish\"" }, { 0 } };
+    MUST("hidden_act", "\"silu\"|\"swish\""), MUST("partial_rotary_factor", "1"), { 0 } };
+static const struct hf_must glm_must[] = { MUST("hidden_act", "\"silu\"|\"swish\""), { 0 } };
 
 /* What the three begin and end with. */
 #define LLAMA_BEGIN \
@@ -158,14 +162,17 @@ static const struct hf_tensor glm4_tensors[] = {
 static const struct hf_key chatglm_keys[] = {
     NEED("num_layers", NULL, layers),             NEED("hidden_size", NULL, dim),
     NEED("num_attention_heads", NULL, heads),     MAY("kv_channels", NULL, head_dim),
-    NEED("ffn_hidden_size", NULL, ffn),           NEED("padded_vocab_size", "vocab_size", vocab),
-    NEED("seq_length", NULL, context),            REAL("layernorm_epsilon", NULL, norm_eps),
-    { 0 } };
+    NEED("multi_query_group_num", NULL, kv_heads), NEED("ffn_hidden_size", NULL, ffn),
+    NEED("padded_vocab_size", "vocab_size", vocab), NEED("seq_length", NULL, context),
+    REAL("layernorm_epsilon", NULL, norm_eps),    { 0 } };
 
+/* Without multi_query_attention the rows of q, k and v lie head by head there, as in no model
+ * that was published. */
 static const struct hf_must chatglm_must[] = {
-    { "rmsnorm", "true" }, { "post_layer_norm", "true" }, { "original_rope", "true" },
-    { "add_bias_linear", "false" }, { "apply_residual_connection_post_layernorm", "false" },
-    { 0 } };
+    MUST("rmsnorm", "true"), MUST("post_layer_norm", "true"),
+    MUST("original_rope", "true"), MUST("add_bias_linear", "false"),
+    MUST("apply_residual_connection_post_layernorm", "false"),
+    { "multi_query_attention", "true", true }, { 0 } };
 
 static const struct hf_tensor chatglm_tensors[] = {
     SAME("embedding.word_embeddings.weight", "embed.token"),

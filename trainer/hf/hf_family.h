@@ -35,9 +35,11 @@ struct hf_key {
 };
 
 /* A key that changes what the model computes: where it is there, it must have this value,
- * for the block here knows no other.  JSON; several with '|'. */
+ * for the block here knows no other.  JSON; several with '|'.  need: it means another where
+ * it is missing, so it must be there. */
 struct hf_must {
     const char *key, *value;
+    bool need;
 };
 
 /* A yes or no of config.json, and what it means if the key is missing. */

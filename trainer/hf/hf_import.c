@@ -116,6 +116,18 @@ static kr_status set_tokenizer(const struct import *m, struct settings *s)
     return KR_OK;
 }
 
+/* ChatGLM2 had rope_ratio first, with another meaning; no key of config.json tells which. */
+static void tell_ratio(const struct settings *s)
+{
+    double ratio = s->rope_theta / 1e4;
+
+    if (s->family == FAMILY_CHATGLM && ratio != 1)
+        LOG_WARNING("rope_ratio %g multiplies the base of the rotary frequencies, as in "
+                    "ChatGLM3 and glm-4; if this is a ChatGLM2: --rope-theta 1e4 --set "
+                    "model.rope_scaling=linear --set model.rope_factor=%g",
+                    ratio, ratio);
+}
+
 static kr_status read_settings(struct import *m)
 {
     struct settings *s = &m->set;
@@ -137,7 +149,10 @@ static kr_status read_settings(struct import *m)
         s->context = m->args->context;
     else if (!learned && s->context > CONTEXT)
         s->context = CONTEXT;
-    if (m->args->rope_theta > 0) s->rope_theta = m->args->rope_theta;
+    if (m->args->rope_theta > 0)
+        s->rope_theta = m->args->rope_theta;
+    else
+        tell_ratio(s);
     TRY(check_ranges(m));
     TRY(settings_check(s, 1));
     settings_shape(s, &m->shape);
