@@ -206,16 +206,20 @@ $(B)/tests/emu/kilorank-worker-cuda: $(call obj,$(main.src)) $(emu.obj) $(libs)
 	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) -lstdc++
 
 # fuzz targets: clang, everything they reach built with coverage and sanitizers
-FUZZ_CC  ?= $(firstword $(shell command -v clang clang-14))
-FUZZ_SRC := $(base.src) checkpoints/manifest.c trainer/data/tokens.c scheduler/wire.c scheduler/nodes.c
-$(B)/tests/fuzz/fuzz_settings: fuzz.more := trainer/run/settings.c trainer/model/family.c
-$(B)/tests/fuzz/fuzz_tokenizer: fuzz.more := $(addprefix trainer/data/,tokenizer.c tokenizer_file.c \
-    steps_file.c steps.c pattern.c added.c bpe.c words.c object.c)
-$(B)/tests/fuzz/fuzz_safetensors: fuzz.more := checkpoints/safetensors.c checkpoints/st_folder.c
-$(fuzz): $(B)/tests/fuzz/%: tests/fuzz/%.c $(FUZZ_SRC)
+FUZZ_CC   ?= $(firstword $(shell command -v clang clang-14))
+FUZZ_FLAGS := -std=c17 -g -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+fuzz.src  := $(base.src) $(addprefix checkpoints/,manifest.c safetensors.c st_folder.c) \
+             $(addprefix scheduler/,wire.c nodes.c) trainer/run/settings.c trainer/model/family.c \
+             $(addprefix trainer/data/,tokens.c tokenizer.c tokenizer_file.c steps_file.c steps.c \
+             pattern.c added.c bpe.c words.c object.c)
+$(O)/fuzz/%.o: %.c
 	@mkdir -p $(@D)
-	$(call q,FUZZ)$(FUZZ_CC) -I. -D_GNU_SOURCE -std=c17 -g -O1 \
-	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $^ $(fuzz.more) $(FRONT_LIBS)
+	$(call q,FUZZ)$(FUZZ_CC) $(CPPFLAGS) $(FUZZ_FLAGS) -c -o $@ $<
+$(O)/fuzz/lib.a: $(patsubst %.c,$(O)/fuzz/%.o,$(fuzz.src))
+	$(call q,AR)rm -f $@ && ar crD $@ $^
+$(fuzz): $(B)/tests/fuzz/%: $(O)/fuzz/tests/fuzz/%.o $(O)/fuzz/lib.a
+	@mkdir -p $(@D)
+	$(call q,LINK)$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(FRONT_LIBS)
 
 # tests link against everything; those without a source of their own are shell scripts
 device := $(addprefix $(B)/tests/,device/parity device/parity-emu device/golden-emu emu/t_step)
@@ -224,16 +228,19 @@ tests-quick := $(unit) $(sm90) $(mpi) $(device) $(cli)
 tests: $(PROGRAMS) $(unit) $(sm90) $(mpi) $(device) $(B)/tests/emu/kilorank-worker-cuda
 fuzz: $(fuzz)
 
+# at a time: two, where there are two cores; some start several ranks
+JOBS ?= $(if $(filter 1,$(shell nproc)),1,2)
 # sanitizers make a test several times slower; seconds a program may take.  Leaks are not
 # looked for: Open MPI keeps what it has, and tests leave their operands to the end.
 export ASAN_OPTIONS ?= detect_leaks=0
 limit := $(if $(filter asan,$(CONFIG)),600,120)
 check: deps-check
 	@$(MAKE) --no-print-directory tests
-	@BUILD=$(B) TEST_TIMEOUT=$(limit) tests/run $(tests-quick)
+	@BUILD=$(B) TEST_TIMEOUT=$(limit) tests/run --jobs $(JOBS) $(tests-quick)
 check-all: deps-cluster
 	@$(MAKE) --no-print-directory tests fuzz
-	@BUILD=$(B) NVCC=$(if $(HAVE_CUDA),$(NVCC)) tests/run scripts/lint scripts/gpu-gates $(tests-quick) $(fault) $(cluster) tests/fuzz/run.sh
+	@BUILD=$(B) NVCC=$(if $(HAVE_CUDA),$(NVCC)) tests/run --jobs $(JOBS) \
+	    scripts/lint scripts/gpu-gates $(tests-quick) $(fault) $(cluster) tests/fuzz/run.sh
 check-cluster: deps-cluster
 	@$(MAKE) --no-print-directory tests
 	@BUILD=$(B) CLUSTER_CASES=all tests/run $(cluster)

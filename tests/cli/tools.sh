@@ -58,6 +58,30 @@ ok $? runner_ends_what_ignores_signals
 run "$work/missing"; [ $? -eq 1 ] && last_line "0 passed, 1 failed"
 ok $? runner_fails_a_program_that_is_not_there
 
+# Programs that write down when they begin and end: together two overlap, one that wants to
+# be alone does not, and one for idle time stands still meanwhile.
+for name in one two lone; do
+    printf 'echo "%s begins" >>%s/course; sleep 0.6; echo "%s ends" >>%s/course\n' \
+        "$name" "$work" "$name" "$work" | program "$name.sh"
+done
+printf '# ALONE: to be seen\ntouch %s/stop\n' "$work" >>"$work/lone.sh"
+printf '# IDLE: to be seen\nuntil [ -e %s/stop ]; do echo tick >>%s/course; sleep 0.05; done\n' \
+    "$work" "$work" | program idle.sh
+course() { rm -f "$work/course"; run "$@"; }
+at() { grep -nx "$1" "$work/course" | cut -d: -f1; }
+order() { grep -o '[a-z]*\.sh' "$work/out" | tr '\n' ' '; }
+course --jobs 2 "$work/one.sh" "$work/two.sh" && [ "$(at 'two begins')" -lt "$(at 'one ends')" ] &&
+    [ "$(order)" = 'one.sh two.sh ' ]
+ok $? runner_runs_as_many_as_it_is_told
+course "$work/one.sh" "$work/two.sh" && [ "$(at 'two begins')" -gt "$(at 'one ends')" ]
+ok $? runner_runs_one_after_the_other_unless_told
+echo "touch $work/stop" >>"$work/lone.sh"
+course --jobs 2 "$work/idle.sh" "$work/lone.sh" "$work/one.sh" "$work/two.sh" &&
+    [ "$(at 'lone begins')" -gt "$(at 'one ends')" ] && [ "$(at 'lone begins')" -gt "$(at 'two ends')" ] &&
+    [ "$(sed -n '/lone begins/,/lone ends/p' "$work/course" | wc -l)" -eq 2 ] &&
+    [ "$(order)" = 'one.sh two.sh lone.sh idle.sh ' ]
+ok $? runner_keeps_company_from_who_wants_to_be_alone
+
 if command -v mpirun >/dev/null 2>&1; then
     # shellcheck disable=SC2016  # for the program to expand
     printf 'n=$OMPI_COMM_WORLD_SIZE; echo "ok 1 - a"; echo 1..1; [ "$n" -le 2 ]\n' | program ranks

@@ -3,6 +3,7 @@
 # voice, stand still and come back: a spare takes the place, what was cut off ends itself, and
 # when no spare is left the run goes on with fewer ranks.  The bits are the same, and what is
 # lost are a few steps, not all since the last checkpoint.
+# ALONE: it tells a cut of two seconds from a longer one
 # LIMIT: 400
 # shellcheck source=tests/cluster/lib.bash
 . "$(dirname "$0")/lib.bash"

@@ -1,6 +1,7 @@
 #!/bin/bash
 # A supervised run on four hosts whose processes are killed, stopped and crash: it is seen,
 # the ranks are started again on the same hosts, and the run ends in the same bits.
+# ALONE: what is seen within seconds
 # LIMIT: 300
 # shellcheck source=tests/cluster/lib.bash
 . "$(dirname "$0")/lib.bash"

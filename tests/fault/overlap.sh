@@ -1,6 +1,7 @@
 #!/bin/bash
 # A slow link is hidden behind the backward and the next forward: what each collective sends
 # takes as long as at $rate, and the compute queue waits for little of it.
+# ALONE: it measures time
 # LIMIT: 150
 # shellcheck source=tests/fault/lib.bash
 . "$(dirname "$0")/lib.bash"
