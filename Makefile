@@ -61,8 +61,8 @@ front.src       := $(wildcard front/*.c) trainer/data/prepare.c \
 # the CUDA back end; its devices.c takes the place of kernels/devices.c
 cuda.list := kernels/cuda/devices.c
 cuda.src  := $(filter-out $(cuda.list),$(wildcard kernels/cuda/*.c)) $(wildcard kernels/cuda/*.cu)
-# the same without what only Hopper has, for the emulated GPU (tests/emu)
-emu.src   := $(filter-out kernels/cuda/sm90%,$(cuda.src)) $(wildcard tests/emu/*.cu)
+# the same for the emulated GPU (tests/emu)
+emu.src   := $(cuda.src) $(wildcard tests/emu/*.cu)
 
 obj = $(patsubst %.cu,$(O)/%.o,$(patsubst %.c,$(O)/%.o,$1))
 kernels.obj = $(call obj,$(kernels.src)) $(patsubst %.c,$(O)/%.64.o,$(kernels64.src))
@@ -129,7 +129,9 @@ $(O)/emu/%.o: CPPFLAGS := -Itests/emu $(CPPFLAGS)
 $(O)/emu/%.o: %.cu
 	@mkdir -p $(@D)
 	$(call q,EMU)$(CXX) $(CPPFLAGS) -x c++ -std=c++17 -O2 -g -ffp-contract=off -fno-strict-aliasing -Wall \
-	    -Wno-unknown-pragmas -Wno-unused-function -Werror -c -o $@ $<
+	    -Wno-unknown-pragmas -Wno-unused-function -Werror $(emu.more) -c -o $@ $<
+# the machine in software that runs Hopper's
+$(O)/emu/kernels/cuda/sm90%.o: emu.more := -march=$(MARCH) -Wno-uninitialized -Wno-maybe-uninitialized -Wno-array-bounds
 $(O)/emu/%.o: %.c
 	@mkdir -p $(@D)
 	$(call q,EMU)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<

@@ -19,9 +19,10 @@ struct kern_backend {
     void (*close)(void *state);                                   /* opt */
     const char *(*describe)(void *state);
     kr_status (*memory)(int local_rank, struct kern_memory *out); /* opt: not known */
-    /* opt, both: whose kernels multiply, see kern_device_matmul */
+    /* opt, all: whose kernels compute, see kern_device_matmul and below it */
     kr_status (*set_matmul)(void *state, enum kern_matmul whose);
-    const char *(*matmul_by)(void *state);
+    kr_status (*set_hopper)(void *state, enum kern_dtype type, enum kern_hopper when);
+    const char *(*kernels)(void *state);
     kr_status (*alloc)(void *state, void **at, size_t bytes, const char *what);
     void (*free)(void *state, void *at);
     /* opt, both: ordinary memory */

@@ -97,9 +97,15 @@ kr_status kern_device_matmul(struct kern_device *d, enum kern_matmul whose)
     return d->back->set_matmul ? d->back->set_matmul(d->state, whose) : KR_OK;
 }
 
-const char *kern_device_matmul_by(const struct kern_device *d)
+kr_status kern_device_hopper(struct kern_device *d, enum kern_hopper when)
 {
-    return d->back->matmul_by ? d->back->matmul_by(d->state) : NULL;
+    return d->back->set_hopper ? d->back->set_hopper(d->state, d->back->type, when)
+                               : KR_OK;
+}
+
+const char *kern_device_kernels(const struct kern_device *d)
+{
+    return d->back->kernels ? d->back->kernels(d->state) : NULL;
 }
 
 kr_status kern_alloc(struct kern_device *d, void *out, size_t bytes, const char *what)

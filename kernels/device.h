@@ -97,8 +97,19 @@ enum kern_matmul { KERN_MATMUL_OWN, KERN_MATMUL_CUBLAS };
 /* [local] From here on.  Devices with one choice only take either.  KR_ERR_DEVICE: the
  * library is missing. */
 kr_status kern_device_matmul(struct kern_device *d, enum kern_matmul whose);
-/* [local] "our kernels", "cuBLAS 13.1"; NULL: kern_device_describe says it. */
-const char *kern_device_matmul_by(const struct kern_device *d);
+
+/* Kernels that only a Hopper GPU runs, for matrix products and attention: never, where the
+ * device is one and computes in bf16, or refuse a device that is not. */
+enum kern_hopper { KERN_HOPPER_OFF, KERN_HOPPER_AUTO, KERN_HOPPER_ON };
+#define KERN_HOPPER_CHOICES "off|auto|on"
+
+/* [local] From here on; off at first.  Devices that are no GPU take any.  KR_ERR_DEVICE:
+ * another GPU, or its driver is too old. */
+kr_status kern_device_hopper(struct kern_device *d, enum kern_hopper when);
+
+/* [local] "products by cuBLAS 13.1, attention by our kernels"; NULL: there is one choice,
+ * and kern_device_describe says it. */
+const char *kern_device_kernels(const struct kern_device *d);
 
 /* [local] Device memory, aligned to at least 256 bytes.  The contents are unspecified
  * (guard: NaN).  bytes == 0 gives NULL. */

@@ -1,5 +1,6 @@
 /* attention.cu - which kernels compute attention; dout . out, which all of them need. */
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/sm90.h"
 
 enum { WARPS = 4 };
 
@@ -48,6 +49,8 @@ static bool fits_mma(const struct kern_heads *h, struct kern_mat a, struct kern_
 kr_status cuda_attention_fwd(void *stream, struct kern_mat out, struct kern_mat lse,
                              struct kern_mat qkv, const struct kern_heads *h)
 {
+    if (sm90_attention_takes(stream, qkv, out, h))
+        return sm90_attention_fwd(stream, out, lse, qkv, h);
     if (fits_mma(h, qkv, out))
         return attention_mma_fwd(stream, out, lse, qkv, heads_of(h));
     TRY(too_wide(h));
@@ -61,6 +64,9 @@ kr_status cuda_attention_bwd(void *stream, struct kern_mat dqkv, struct kern_mat
 {
     TRY(too_wide(h));
     TRY(BY_TYPE(out.type, dot_rows, stream, delta, dout, out, h));
+    if (sm90_attention_takes(stream, qkv, dout, h) &&
+        sm90_attention_takes(stream, dqkv, dout, h))
+        return sm90_attention_bwd(stream, dqkv, delta, dout, qkv, lse, h);
     if (fits_mma(h, qkv, dout) && is_aligned(dqkv, 16))
         return attention_mma_bwd(stream, dqkv, delta, dout, qkv, lse, heads_of(h));
     return attention_any_bwd(stream, dqkv, delta, dout, qkv, lse, heads_of(h));

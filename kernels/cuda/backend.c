@@ -13,15 +13,20 @@
 #include "kernels/cuda/cublas.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/sm90_tensor_map.h"
 
-enum { OLDEST = 80 /* compute capability 8.0: mma.sync on bf16, cp.async */ };
+enum {
+    OLDEST = 80, /* compute capability 8.0: mma.sync on bf16, cp.async */
+    HOPPER = 90  /* that, and no other, runs code for sm_90a */
+};
 
 struct cuda_gpu {
     int device, sms, capability;
     bool waits_always;
     struct cuda_blas *library; /* NULL: not opened */
     struct cuda_blas *blas;    /* NULL: our own kernels multiply */
-    char about[256];
+    bool hopper;               /* kernels for it are in use */
+    char about[256], kernels[128];
     _Atomic uint32_t taken; /* slots in use */
     _Atomic int status[CUDA_STREAMS];
 };
@@ -29,6 +34,7 @@ struct cuda_gpu {
 int cuda_device_of(const struct cuda_gpu *g) { return g->device; }
 bool cuda_waits_always(const struct cuda_gpu *g) { return g->waits_always; }
 struct cuda_blas *cuda_gpu_blas(const struct cuda_gpu *g) { return g->blas; }
+bool cuda_gpu_hopper(const struct cuda_gpu *g) { return g->hopper; }
 
 void cuda_facts(const struct cuda_gpu *g, int *sms, int *capability)
 {
@@ -198,11 +204,37 @@ static kr_status set_matmul(void *state, enum kern_matmul whose)
     return KR_OK;
 }
 
-static const char *matmul_by(void *state)
+static kr_status set_hopper(void *state, enum kern_dtype type, enum kern_hopper when)
 {
     struct cuda_gpu *g = state;
 
-    return g->blas ? cuda_blas_describe(g->blas) : "our kernels";
+    g->hopper = false;
+    if (when == KERN_HOPPER_OFF) return KR_OK;
+    if (when == KERN_HOPPER_AUTO && (g->capability != HOPPER || type != KERN_BF16))
+        return KR_OK;
+    if (g->capability != HOPPER)
+        return KR_FAIL(KR_ERR_DEVICE,
+                       "kernels.hopper = on: GPU %d has compute capability %d.%d, these "
+                       "kernels are for %d.%d; set kernels.hopper = off",
+                       g->device, g->capability / 10, g->capability % 10, HOPPER / 10,
+                       HOPPER % 10);
+    if (type != KERN_BF16)
+        return KR_FAIL(KR_ERR_DEVICE,
+                       "kernels.hopper = on: these kernels compute in bf16; "
+                       "set kernels.hopper = off, or run.precision = bf16");
+    TRY(tensor_map_start());
+    g->hopper = true;
+    return KR_OK;
+}
+
+static const char *kernels(void *state)
+{
+    struct cuda_gpu *g = state;
+    const char *ours = g->hopper ? "our Hopper kernels" : "our kernels";
+
+    snprintf(g->kernels, sizeof g->kernels, "products by %s, attention by %s",
+             g->blas ? cuda_blas_describe(g->blas) : ours, ours);
+    return g->kernels;
 }
 
 /* ---- memory --------------------------------------------------------------------------- */
@@ -270,7 +302,7 @@ static void free_host(void *state, void *at)
     { .name = label, .type = narrow, .wide = KERN_F32, .ops = &cuda_table,        \
       .open = open_gpu, .close = close_gpu, .describe = describe,                 \
       .memory = memory,                                                           \
-      .set_matmul = set_matmul, .matmul_by = matmul_by,                           \
+      .set_matmul = set_matmul, .set_hopper = set_hopper, .kernels = kernels,     \
       .alloc = alloc_gpu, .free = free_gpu,                                       \
       .alloc_host = alloc_host, .free_host = free_host, .enter = enter, .leave = leave,       \
       .queue_open = cuda_queue_open, .queue_close = cuda_queue_close,             \

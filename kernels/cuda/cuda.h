@@ -37,6 +37,9 @@ int cuda_capability(void *stream);
 /* The vendor's library if kernels.matmul = cublas, else NULL. */
 struct cuda_blas *cuda_blas_of(void *stream);
 
+/* Are kernels for Hopper in use?  (kernels.hopper) */
+bool cuda_hopper(void *stream);
+
 /* Is the stream fit for work?  Its sticky status, without a line. */
 kr_status cuda_ready(void *stream);
 
@@ -60,6 +63,7 @@ int cuda_device_of(const struct cuda_gpu *g);
 bool cuda_waits_always(const struct cuda_gpu *g); /* KILORANK_CUDA_SYNC=1 */
 void cuda_facts(const struct cuda_gpu *g, int *sms, int *capability);
 struct cuda_blas *cuda_gpu_blas(const struct cuda_gpu *g);
+bool cuda_gpu_hopper(const struct cuda_gpu *g);
 
 /* KR_ERR_MEM with what was asked for and what is free, or the device's error. */
 kr_status cuda_no_memory(const struct cuda_gpu *g, cudaError_t e, size_t bytes,

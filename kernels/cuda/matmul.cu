@@ -1,27 +1,43 @@
-/* matmul.cu - who multiplies: the library if it was asked for, else our kernels. */
+/* matmul.cu - who multiplies: the first of a list that takes the product. */
 #include "kernels/cuda/cublas.h"
-#include "kernels/cuda/gemm.cuh"
 #include "kernels/cuda/num.cuh"
+#include "kernels/cuda/sm90.h"
 
-static kr_status own(void *stream, const product &p)
+static bool library_takes(void *stream, const product &p)
 {
-    return p.a.type == KERN_BF16 ? gemm_bf16(stream, p) : gemm_f32(stream, p);
+    return cuda_blas_of(stream) && p.inner() > 0;
 }
 
-static kr_status by_library(void *stream, struct cuda_blas *blas, const product &p)
+static kr_status by_library(void *stream, const product &p)
 {
     TRY(cuda_ready(stream));
-    TRY(cuda_blas_matmul(blas, cuda_handle(stream), p.c, p.a, p.ta, p.b, p.tb, p.add));
+    TRY(cuda_blas_matmul(cuda_blas_of(stream), cuda_handle(stream), p.c, p.a, p.ta, p.b,
+                         p.tb, p.add));
     TRY(cuda_ran(stream, "matmul"));
     return p.bias.at ? cuda_add_bias(stream, p.c, p.bias) : KR_OK;
 }
 
+static bool is_bf16(void *, const product &p) { return p.a.type == KERN_BF16; }
+static bool is_rest(void *, const product &) { return true; }
+
+static const struct {
+    bool (*takes)(void *stream, const product &p);
+    kr_status (*run)(void *stream, const product &p);
+} makers[] = {
+    { library_takes, by_library },
+    { sm90_gemm_takes, sm90_gemm },
+    { is_bf16, gemm_bf16 },
+    { is_rest, gemm_f32 },
+};
+
 static kr_status run(void *stream, const product &p)
 {
-    struct cuda_blas *blas = cuda_blas_of(stream);
+    int i = 0;
 
     if (p.c.rows == 0 || p.c.cols == 0) return KR_OK;
-    return blas && p.inner() > 0 ? by_library(stream, blas, p) : own(stream, p);
+    while (!makers[i].takes(stream, p))
+        i++;
+    return makers[i].run(stream, p);
 }
 
 kr_status cuda_matmul(void *stream, struct kern_mat c, struct kern_mat a, bool ta,

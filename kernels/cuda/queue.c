@@ -64,6 +64,11 @@ struct cuda_blas *cuda_blas_of(void *stream)
     return cuda_gpu_blas(((struct cuda_stream *)stream)->gpu);
 }
 
+bool cuda_hopper(void *stream)
+{
+    return cuda_gpu_hopper(((struct cuda_stream *)stream)->gpu);
+}
+
 /* ---- errors --------------------------------------------------------------------------- */
 
 kr_status cuda_ready(void *stream)

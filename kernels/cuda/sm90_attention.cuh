@@ -134,8 +134,8 @@ template <int ACCS> DEVICE void pack_rows(uint32_t (&p)[ACCS / 2], const float (
 /* d (64, N) = or += a b^T over D: a from `a_rows`-row panels, b from `b_rows`-row panels,
  * both K-major. */
 template <int D, int ACCS>
-DEVICE void product(float (&d)[ACCS], uint32_t a, int32_t a_rows, uint32_t b,
-                    int32_t b_rows)
+DEVICE void tile_product(float (&d)[ACCS], uint32_t a, int32_t a_rows, uint32_t b,
+                         int32_t b_rows)
 {
     uint64_t da = desc_k(a), db = desc_k(b);
 

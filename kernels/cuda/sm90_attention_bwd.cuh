@@ -313,7 +313,7 @@ DEVICE void keys_block(float (&dk)[S::dim / 2], float (&dv)[S::dim / 2],
     mbar_wait(at.full(slot), me.ring.phase);
     pin(s);
     wgmma_fence();
-    product<S::dim>(s, at.fixed(0) + mine, BWD_ROWS, q, S::block);
+    tile_product<S::dim>(s, at.fixed(0) + mine, BWD_ROWS, q, S::block);
     wgmma_commit();
     wgmma_wait<0>();
     pin(s);
@@ -322,7 +322,7 @@ DEVICE void keys_block(float (&dk)[S::dim / 2], float (&dv)[S::dim / 2],
     release_before(at, me);
     pin(dp);
     wgmma_fence();
-    product<S::dim>(dp, at.fixed(1) + mine, BWD_ROWS, dout, S::block);
+    tile_product<S::dim>(dp, at.fixed(1) + mine, BWD_ROWS, dout, S::block);
     wgmma_commit();
     keys_weights<S, MASK>(s, at, slot, h.factor, h.slope, h.key, h.j0, b * S::block,
                           me.thread % 32);
@@ -514,9 +514,9 @@ DEVICE void queries_block(float (&dq)[S::dim / 2], uint32_t (&ds)[S::block / 4],
     pin(s);
     pin(dp);
     wgmma_fence();
-    product<S::dim>(s, at.fixed(0) + mine, BWD_ROWS, k, S::block);
+    tile_product<S::dim>(s, at.fixed(0) + mine, BWD_ROWS, k, S::block);
     wgmma_commit();
-    product<S::dim>(dp, at.fixed(1) + mine, BWD_ROWS, v, S::block);
+    tile_product<S::dim>(dp, at.fixed(1) + mine, BWD_ROWS, v, S::block);
     wgmma_commit();
     wgmma_wait<1>();
     pin(s);

@@ -244,7 +244,7 @@ DEVICE void fwd_block(float (&o)[S::dim / 2], float (&s)[64], uint32_t (&p)[32],
     pin(s);
     pin(o);
     wgmma_fence();
-    product<S::dim>(s, at.q_at(), S::rows, at.k_at(), S::keys);
+    tile_product<S::dim>(s, at.q_at(), S::rows, at.k_at(), S::keys);
     wgmma_commit();
     weigh(o, p, at.v_at(), more);
     wgmma_commit();
@@ -270,7 +270,7 @@ DEVICE void fwd_first(float (&s)[64], uint32_t (&p)[32], struct soft_rows &r,
     mbar_wait(at.bar.full(FWD_K, at.k.slot), at.k.phase);
     pin(s);
     wgmma_fence();
-    product<S::dim>(s, at.q_at(), S::rows, at.k_at(), S::keys);
+    tile_product<S::dim>(s, at.q_at(), S::rows, at.k_at(), S::keys);
     wgmma_commit();
     wgmma_wait<0>();
     pin(s);

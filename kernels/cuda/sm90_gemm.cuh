@@ -112,7 +112,7 @@ DEVICE struct gemm_job job_at(const struct gemm_args &g, int32_t index, int32_t 
     return j;
 }
 
-template <class S> DEVICE int32_t job_count(const struct gemm_args &g)
+template <class S> LAYOUT int32_t job_count(const struct gemm_args &g)
 {
     return ceil_div(ceil_div(g.m, GEMM_M), S::pair) * ceil_div(g.n, S::cols);
 }

@@ -147,7 +147,8 @@ LAYOUT struct gemm_plan gemm_choose(int32_t m, int32_t n, int32_t k, int32_t sms
     int32_t rows = ceil_div(m, GEMM_M), steps = ceil_div(k, GEMM_K), clusters = sms;
     int64_t wide_clocks, narrow_clocks;
 
-    if (rows > 1 && (rows % 2 == 0 || rows >= 16)) wide.pair = 2, clusters = sms / 2;
+    if (sms > 1 && rows > 1 && (rows % 2 == 0 || rows >= 16))
+        wide.pair = 2, clusters = sms / 2;
     wide_clocks = (int64_t)1024 * ceil_div(gemm_tiles(wide, m, n), clusters);
     narrow_clocks = (int64_t)640 * ceil_div(gemm_tiles(narrow, m, n), sms);
     if (wide_clocks <= narrow_clocks) return wide;

@@ -62,7 +62,11 @@ static inline struct tensor_box tensor_box_heads(struct kern_mat m, int64_t seq,
     return b;
 }
 
-/* [local] KR_ERR_DEVICE with one line: there is no driver, or it refuses the box. */
+/* [local] Find the driver's function, once, before any box.  KR_ERR_DEVICE with one line:
+ * it has none. */
+kr_status tensor_map_start(void);
+
+/* [local] KR_ERR_DEVICE with one line: the driver refuses the box. */
 kr_status tensor_map_encode(struct CUtensorMap_st *out, struct tensor_box b);
 
 #ifdef __cplusplus

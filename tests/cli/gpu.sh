@@ -36,6 +36,23 @@ loss() { # DEVICE PRECISION - the last loss
     sed -n 's/^step 2\/2  loss \([0-9.]*\) .*/\1/p' out
 }
 
+# Heads of 64 in bf16: Hopper's kernels compute, say so, and the losses are the CPU's.
+hopper() {
+    timeout 60 env EMU_TELL=1 "$emulated" train --run run-hopper "${small[@]}" --set data.train=text \
+        --set run.device=cuda --set kernels.hopper=on >out 2>&1 &&
+        grep -q 'products by our Hopper kernels, attention by our Hopper kernels' out &&
+        [ "$(sed -n 's/^emulated GPU: \([0-9]*\) launches of kernels for Hopper$/\1/p' out)" -gt 20 ] &&
+        near "$(sed -n 's/^step 2\/2  loss \([0-9.]*\) .*/\1/p' out)" "$cpu16"
+}
+
+no_hopper() { # PRECISION WHY ENVIRONMENT... - kernels.hopper = on is refused
+    local precision=$1 why=$2
+    shift 2
+    timeout 20 env "$@" "$emulated" train --run none "${small[@]}" --set data.train=text --set run.device=cuda \
+        --set run.precision="$precision" --set kernels.hopper=on >out 2>&1
+    [ $? -eq 7 ] && [ ! -e none ] && grep -q "error: kernels.hopper = on: .*$why" out
+}
+
 # near A B - within 2 in the third decimal
 near() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a > 0 && (a - b) ^ 2 < 4e-6) }'; }
 
@@ -49,6 +66,9 @@ cpu32=$(loss cpu fp32)
 cpu16=$(loss cpu bf16)
 check fp32_learns_as_the_cpu near "$(loss cuda fp32)" "$cpu32"
 check bf16_learns_as_the_cpu near "$(loss cuda bf16)" "$cpu16"
+check hopper_learns_as_the_cpu hopper
+check hopper_is_not_ampere no_hopper bf16 'capability 8.0, these kernels are for 9.0' EMU_CAPABILITY=80
+check hopper_computes_in_bf16 no_hopper fp32 'compute in bf16'
 if [ -x "$real" ] && ! compgen -G '/dev/nvidia[0-9]*' >/dev/null; then
     check the_worker_starts_without_a_driver says 7 'no NVIDIA driver' "$real"
     check the_front_command_finds_it says 7 'no NVIDIA driver' "$kilorank"

@@ -9,6 +9,7 @@ struct lab_case {
     void (*make)(struct lab *l);
     kr_status (*call)(struct lab *l, int side);
     double tol16, tol32; /* of devices of bf16 and of fp32 */
+    bool hopper;         /* it has kernels for Hopper GPUs */
 };
 
 extern const struct lab_case lab_cases[]; /* until name == NULL */

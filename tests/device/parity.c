@@ -1,8 +1,10 @@
 /*
  * parity.c - every operation of a device against the reference, on random shapes.
- * usage: parity [--only OPERATION] [--shapes N] [--repeats N] [--most N] [--seed N] [DEVICE...]
+ * usage: parity [--only OPERATION] [--hopper 1] [--shapes N] [--repeats N] [--most N] [--seed N] [DEVICE...]
  *
- *   DEVICE     default: cuda and cuda32 where the program has them, else guard and cpu16
+ *   DEVICE     default: cuda, cuda32 and, on a Hopper GPU, cuda with its own kernels
+ *              where the program has them, else guard and cpu16
+ *   --hopper   1: cuda with Hopper's kernels alone, the operations that have some
  *   --shapes   random shapes of each operation (default 5)
  *   --repeats  times each runs; all must give the same bits (2)
  *   --most     largest dimension (150)
@@ -21,8 +23,8 @@
 #include "tests/device/cases.h"
 
 static struct {
-    int64_t shapes, repeats, most, seed;
-} want = { 5, 2, 150, 1 };
+    int64_t shapes, repeats, most, seed, hopper;
+} want = { 5, 2, 150, 1, 0 };
 
 static const char *only; /* operation; NULL: all */
 static int cases, bad_cases;
@@ -105,9 +107,10 @@ static void one_case(struct lab *l, const struct lab_case *c, int number)
     fflush(stdout);
 }
 
-static kr_status open_side(struct lab_side *s, const char *name)
+static kr_status open_side(struct lab_side *s, const char *name, enum kern_hopper when)
 {
     TRY(kern_device_open(&s->device, name, 0, 1));
+    TRY(kern_device_hopper(s->device, when));
     return kern_queue_open(&s->q, s->device, KERN_QUEUE_COMPUTE);
 }
 
@@ -117,16 +120,32 @@ static void close_side(struct lab_side *s)
     kern_device_close(s->device);
 }
 
-static kr_status one_device(const char *name)
+/* Do the device's kernels have those for Hopper among them? */
+static bool has_hopper(const struct kern_device *d)
 {
+    const char *kernels = kern_device_kernels(d);
+
+    return kernels && strstr(kernels, "Hopper");
+}
+
+static kr_status one_device(const char *name, enum kern_hopper when)
+{
+    bool all = when == KERN_HOPPER_OFF;
     struct lab l = { .most = want.most };
     kr_status st;
 
-    TRY_OR(st, open_side(&l.side[0], name), done);
-    TRY_OR(st, open_side(&l.side[1], lab_type(&l) == KERN_BF16 ? "cpu16" : "cpu"), done);
-    printf("# %s: %s\n", name, kern_device_describe(l.side[0].device));
+    TRY_OR(st, open_side(&l.side[0], name, when), done);
+    if (!all && !has_hopper(l.side[0].device)) goto done;
+    TRY_OR(st,
+           open_side(&l.side[1], lab_type(&l) == KERN_BF16 ? "cpu16" : "cpu",
+                     KERN_HOPPER_OFF),
+           done);
+    printf("# %s: %s%s\n", name, kern_device_describe(l.side[0].device),
+           all ? "" : "; its own kernels");
     for (int i = 0; lab_cases[i].name; i++)
-        if (!only || strcmp(only, lab_cases[i].name) == 0) one_case(&l, &lab_cases[i], i);
+        if ((all || lab_cases[i].hopper) &&
+            (!only || strcmp(only, lab_cases[i].name) == 0))
+            one_case(&l, &lab_cases[i], i);
 done:
     close_side(&l.side[1]);
     close_side(&l.side[0]);
@@ -141,7 +160,8 @@ static bool option(const char *name, const char *value)
     } options[] = { { "--shapes", &want.shapes },
                     { "--repeats", &want.repeats },
                     { "--most", &want.most },
-                    { "--seed", &want.seed } };
+                    { "--seed", &want.seed },
+                    { "--hopper", &want.hopper } };
 
     for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
         if (strcmp(options[i].name, name) != 0 || !value) continue;
@@ -151,7 +171,7 @@ static bool option(const char *name, const char *value)
     if (strcmp(name, "--only") == 0) return (only = value) != NULL;
     fprintf(stderr,
             "parity: %s: want --only and an operation, or --shapes, --repeats, --most, "
-            "--seed and a number\n",
+            "--seed, --hopper and a number\n",
             name);
     return false;
 }
@@ -160,8 +180,10 @@ static kr_status usual_devices(void)
 {
     bool gpu = strcmp(kern_device_default(), "cuda") == 0;
 
-    TRY(one_device(gpu ? "cuda" : "cpu16"));
-    return one_device(gpu ? "cuda32" : "guard");
+    if (want.hopper) return one_device("cuda", KERN_HOPPER_ON);
+    TRY(one_device(gpu ? "cuda" : "cpu16", KERN_HOPPER_OFF));
+    TRY(one_device(gpu ? "cuda32" : "guard", KERN_HOPPER_OFF));
+    return gpu ? one_device("cuda", KERN_HOPPER_AUTO) : KR_OK;
 }
 
 int main(int argc, char **argv)
@@ -173,7 +195,7 @@ int main(int argc, char **argv)
         if (!option(argv[i], argv[i + 1])) return 2;
     if (i >= argc && usual_devices() != KR_OK) return 1;
     for (; i < argc; i++)
-        if (one_device(argv[i]) != KR_OK) return 1;
+        if (one_device(argv[i], KERN_HOPPER_OFF) != KR_OK) return 1;
     printf("1..%d\n", cases);
     return bad_cases > 0;
 }

@@ -84,10 +84,21 @@ template <typename T> static inline T __shfl_xor_sync(unsigned, T x, int mask)
 
 /* ---- launches ------------------------------------------------------------------------- */
 
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension = 4 };
+struct cudaLaunchAttribute {
+    cudaLaunchAttributeID id;
+    union {
+        struct {
+            unsigned x, y, z;
+        } clusterDim;
+    } val;
+};
 struct cudaLaunchConfig_t {
     dim3 gridDim, blockDim;
     size_t dynamicSmemBytes;
     cudaStream_t stream;
+    cudaLaunchAttribute *attrs;
+    unsigned numAttrs;
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute what, int value);

@@ -12,6 +12,7 @@ extern "C" {
  * device.  EMU_MEMORY: it took or gave memory, which may make it wait. */
 enum emu_call {
     EMU_LAUNCH,
+    EMU_HOPPER, /* those of kernels for Hopper, among the launches */
     EMU_COPY,
     EMU_HOST_CALL,
     EMU_RECORD,

@@ -12,6 +12,10 @@ long emu_setting(const char *name, long usual);
 /* Run a kernel to its end. */
 void emu_run(dim3 grid, dim3 block, const std::function<void()> &body);
 
+/* The same of a kernel of Hopper's, in clusters of CTAs; grid, cluster: CTAs. */
+void emu_run_clusters(int grid, int cluster, int threads, int shared,
+                      const std::function<void()> &body);
+
 [[noreturn]] void emu_fail(const char *why);
 
 #endif

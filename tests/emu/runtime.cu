@@ -31,6 +31,16 @@ static thread_local cudaError_t last_error;
 
 int64_t emu_count(enum emu_call call) { return counts[call]; }
 
+/* At the end, to those who ask. */
+static const struct teller {
+    ~teller()
+    {
+        if (emu_setting("EMU_TELL", 0))
+            fprintf(stderr, "emulated GPU: %lld launches of kernels for Hopper\n",
+                    (long long)counts[EMU_HOPPER]);
+    }
+} teller;
+
 static void count(enum emu_call call)
 {
     if (in_host_call) emu_fail("a host function in a stream called CUDA");
@@ -218,17 +228,36 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute, int valu
     return cudaSuccess;
 }
 
+/* One row of whole clusters, where there are any. */
+static bool is_cluster(const cudaLaunchConfig_t *c)
+{
+    if (c->numAttrs == 0) return true;
+    return c->numAttrs == 1 && c->attrs->id == cudaLaunchAttributeClusterDimension &&
+           c->attrs->val.clusterDim.x >= 1 && c->attrs->val.clusterDim.x <= 8 &&
+           c->gridDim.x % c->attrs->val.clusterDim.x == 0 &&
+           c->attrs->val.clusterDim.y * c->attrs->val.clusterDim.z == 1 &&
+           c->gridDim.y * c->gridDim.z == 1;
+}
+
 cudaError_t emu_launch(const cudaLaunchConfig_t *c, const void *kernel,
                        const std::function<void()> &body)
 {
     const dim3 grid = c->gridDim, block = c->blockDim;
     const size_t room = allowed.count(kernel) ? allowed[kernel] : 48 << 10;
 
+    const unsigned cluster = c->numAttrs == 1 ? c->attrs->val.clusterDim.x : 0;
+    const int shared = (int)c->dynamicSmemBytes;
+
     count(EMU_LAUNCH);
+    if (c->numAttrs) count(EMU_HOPPER);
     if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535 ||
         grid.x > INT32_MAX || block.x > EMU_MOST_THREADS || block.x % EMU_WARP ||
-        c->dynamicSmemBytes > room)
+        c->dynamicSmemBytes > room || !is_cluster(c))
         return error(cudaErrorInvalidValue);
+    if (cluster)
+        return enqueue(c->stream, [=] {
+            emu_run_clusters((int)grid.x, (int)cluster, (int)block.x, shared, body);
+        });
     return enqueue(c->stream, [=] { emu_run(grid, block, body); });
 }
 
@@ -283,7 +312,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "emulated");
-    p->multiProcessorCount = 4;
+    p->multiProcessorCount = (int)emu_setting("EMU_SMS", 4);
     p->major = capability / 10;
     p->minor = capability % 10;
     p->totalGlobalMem = total_memory();

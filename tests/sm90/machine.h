@@ -33,6 +33,7 @@
 
 #include "kernels/cuda/sm90_layout.h"
 #include "kernels/cuda/sm90_tensor_map.h"
+#include "tests/emu/cuda_runtime.h" /* float2, float4 */
 
 #define DEVICE          static inline
 #define DEVICE_MEMBER   inline
@@ -40,19 +41,13 @@
 #define TENSOR_MAP      const CUtensorMap
 
 typedef uint16_t bf16;
-typedef struct tensor_box CUtensorMap;
 
-struct float2 {
-    float x, y;
+/* A tensor map is the box that it was made of. */
+struct alignas(128) CUtensorMap_st : tensor_box {
+    CUtensorMap_st() : tensor_box() {}
+    CUtensorMap_st(const tensor_box &b) : tensor_box(b) {}
 };
-struct float4 {
-    float x, y, z, w;
-};
-static inline float2 make_float2(float x, float y) { return { x, y }; }
-static inline float4 make_float4(float x, float y, float z, float w)
-{
-    return { x, y, z, w };
-}
+typedef struct CUtensorMap_st CUtensorMap;
 
 /* ---- the machine ---------------------------------------------------------------------- */
 
@@ -114,7 +109,7 @@ struct m_thread {
     int store_groups = 0;
 };
 
-static struct {
+inline struct machine_state {
     bool late_copies, late_products; /* how asynchronous work is done */
     int grid, cluster, threads;
     std::vector<m_cta> ctas; /* of the running cluster */

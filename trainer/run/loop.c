@@ -25,12 +25,12 @@ static void introduce(const struct loop *l, const char *about)
 {
     const struct trainer *t = &l->trainer;
     const struct model_shape *s = &t->shape;
-    const char *by = kern_device_matmul_by(t->device);
+    const char *by = kern_device_kernels(t->device);
 
     if (!is_first(l)) return;
     LOG_NOTE("%s", about);
     LOG_NOTE("%s; device %s: %s%s%s", comm_describe(l->comm), kern_device_name(t->device),
-             kern_device_describe(t->device), by ? ", products by " : "", by ? by : "");
+             kern_device_describe(t->device), by ? ", " : "", by ? by : "");
     LOG_NOTE("model %s: %" PRId64 " layers, dim %" PRId64 ", %" PRId64 "/%" PRId64
              " heads, %.2fM parameters",
              s->family->name, s->layers, s->dim, s->heads, s->kv_heads,

@@ -102,6 +102,8 @@ const struct cfg_field settings_table[] = {
                "bf16: weights and activations in bf16, master weights and sums in fp32; auto: bf16 on cuda"),
     CFG_ONE_OF(S, matmul, "kernels.matmul", "own", KERN_MATMUL_CHOICES,
                "who multiplies matrices on a GPU: our kernels or the vendor's library"),
+    CFG_ONE_OF(S, hopper, "kernels.hopper", "off", KERN_HOPPER_CHOICES,
+               "our kernels for Hopper GPUs, not yet checked on one; auto: where the GPU is one, in bf16"),
     CFG_INT(S, threads, "run.threads", "0", 0, 4096, "CPU threads of a rank; 0: the cores it was given"),
     CFG_INT(S, log_every, "run.log_every", "10", 1, 1e9, "steps between progress lines; log.jsonl has every step"),
     CFG_FLAG(S, tensorboard, "run.tensorboard", "true", "also write TensorBoard event files"),

@@ -63,6 +63,7 @@ struct settings {
     char device[16];
     int precision;
     int matmul; /* enum kern_matmul */
+    int hopper; /* enum kern_hopper */
     int64_t threads, log_every;
     bool tensorboard;
     char prometheus[SETTINGS_TEXT];

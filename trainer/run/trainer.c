@@ -64,6 +64,7 @@ kr_status trainer_open(struct trainer *t, const struct settings *set, struct com
                             threads_of(set, comm)),
            done);
     TRY_OR(st, kern_device_matmul(t->device, (enum kern_matmul)set->matmul), done);
+    TRY_OR(st, kern_device_hopper(t->device, (enum kern_hopper)set->hopper), done);
     TRY_OR(st, kern_queue_open(&t->q, t->device, KERN_QUEUE_COMPUTE), done);
     TRY_OR(st, comm_bind(comm, t->device), done);
     TRY_OR(st, open_shard(t), done);

@@ -1,0 +1,29 @@
+/*
+ * sm90.h - the kernels that only a Hopper GPU (compute capability 9.0) runs, as the rest of
+ * the back end sees them: what they take, and how to run them.
+ *
+ * `takes` looks at types, shapes and alignment alone, and at whether these kernels were
+ * asked for (cuda_hopper).  What they do not take, the portable kernels compute.
+ */
+#ifndef KERN_CUDA_SM90_H
+#define KERN_CUDA_SM90_H
+
+#include "kernels/cuda/gemm.cuh"
+
+/* a, b bf16 of any size, 16-byte aligned, rows a multiple of 8 elements apart.  c likewise
+ * where it is bf16; where it is fp32 (a transposed, b not) its rows are 16-byte aligned. */
+bool sm90_gemm_takes(void *stream, const product &p);
+kr_status sm90_gemm(void *stream, const product &p); /* [queued] */
+
+/* Heads of 64 or 128 channels in bf16 matrices as above. */
+bool sm90_attention_takes(void *stream, struct kern_mat qkv, struct kern_mat out,
+                          const struct kern_heads *h);
+
+/* [queued] As the entries of the table; the backward wants delta computed. */
+kr_status sm90_attention_fwd(void *stream, struct kern_mat out, struct kern_mat lse,
+                             struct kern_mat qkv, const struct kern_heads *h);
+kr_status sm90_attention_bwd(void *stream, struct kern_mat dqkv, struct kern_mat delta,
+                             struct kern_mat dout, struct kern_mat qkv,
+                             struct kern_mat lse, const struct kern_heads *h);
+
+#endif

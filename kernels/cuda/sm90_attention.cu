@@ -1,0 +1,48 @@
+/* sm90_attention.cu - which attention Hopper's kernels take; the forward. */
+#include "kernels/cuda/sm90_attention_fwd.cuh"
+#include "kernels/cuda/sm90_attention_run.cuh"
+
+bool sm90_attention_takes(void *stream, struct kern_mat qkv, struct kern_mat out,
+                          const struct kern_heads *h)
+{
+    return cuda_hopper(stream) && (h->head_dim == 64 || h->head_dim == 128) &&
+           tensor_box_takes(qkv) && tensor_box_takes(out) &&
+           qkv.rows * h->heads <= INT32_MAX; /* tiles are counted in 32 bits */
+}
+
+template <class S>
+static kr_status forward(void *stream, struct kern_mat out, struct kern_mat lse,
+                         struct kern_mat qkv, const struct kern_heads *h)
+{
+    const struct attention_args g =
+        attention_args_of(h, qkv, lse, S::rows, h->heads, h->heads / h->kv_heads);
+    CUtensorMap q, kv, o;
+
+    TRY(tensor_map_encode(&q, fwd_box_q<S>(qkv, h->seq)));
+    TRY(tensor_map_encode(&kv, fwd_box_kv<S>(qkv, h->seq)));
+    TRY(tensor_map_encode(&o, attention_box_out(out, h->seq)));
+    return launch_clusters<attention_fwd_kernel<S>>(
+        stream, "attention_fwd", attention_blocks(stream, g), 1, S::threads,
+        S::shared_bytes, q, kv, o, g);
+}
+
+/* Heads of 64 with ALiBi: two computing warpgroups, for three have too few registers. */
+kr_status sm90_attention_fwd(void *stream, struct kern_mat out, struct kern_mat lse,
+                             struct kern_mat qkv, const struct kern_heads *h)
+{
+    if (h->head_dim == 64)
+        return h->slopes ? forward<fwd_shape<64, 2, true>>(stream, out, lse, qkv, h)
+                         : forward<fwd_shape<64, 3, false>>(stream, out, lse, qkv, h);
+    return h->slopes ? forward<fwd_shape<128, 2, true>>(stream, out, lse, qkv, h)
+                     : forward<fwd_shape<128, 2, false>>(stream, out, lse, qkv, h);
+}
+
+kr_status sm90_attention_bwd(void *stream, struct kern_mat dqkv, struct kern_mat delta,
+                             struct kern_mat dout, struct kern_mat qkv,
+                             struct kern_mat lse, const struct kern_heads *h)
+{
+    const sm90_backward b = { dqkv, delta, dout, qkv, lse, h };
+
+    TRY(sm90_attention_keys(stream, b));
+    return sm90_attention_queries(stream, b);
+}
