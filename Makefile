@@ -135,6 +135,7 @@ $(O)/emu/kernels/cuda/sm90%.o: emu.more := -march=$(MARCH) -Wno-uninitialized -W
 $(O)/emu/%.o: %.c
 	@mkdir -p $(@D)
 	$(call q,EMU)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+$(O)/tests/device/speed/lt.o: CPPFLAGS += $(if $(HAVE_CUDA),-isystem $(CUDA_HOME)/include,-Itests/emu)
 emu.obj = $(patsubst $(O)/%,$(O)/emu/%,$(call obj,$(cuda.list) $(emu.src)))
 
 LDFLAGS += -pthread
@@ -179,10 +180,6 @@ $(B)/tests/device/parity: $(parity.obj) $(O)/libkernels.a $(O)/libbase.a
 $(B)/tests/device/parity-emu: $(parity.obj) $(emu.obj) $(O)/libkernels.a $(O)/libbase.a
 	@mkdir -p $(@D)
 	$(call q,LINK)$(CXX) $(LDFLAGS) -fopenmp -o $@ $^ $(WORKER_LIBS)
-$(B)/tests/device/speed-cuda: $(O)/tests/device/speed/speed.o $(call obj,$(cuda.list)) \
-                              $(O)/libkernels-cuda.a $(O)/libkernels.a $(O)/libbase.a
-	@mkdir -p $(@D)
-	$(call q,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) $(CUDA_LIBS)
 $(B)/tests/device/parity-cuda: $(parity.obj) $(call obj,$(cuda.list)) $(O)/libkernels-cuda.a \
                                $(O)/libkernels.a $(O)/libbase.a
 	@mkdir -p $(@D)
@@ -194,6 +191,15 @@ $(B)/tests/device/golden-emu: $(golden.obj) $(emu.obj) $(libs)
 	@mkdir -p $(@D)
 	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) -lstdc++
 $(B)/tests/device/golden-cuda: $(golden.obj) $(call obj,$(cuda.list)) $(cuda.worker)
+	@mkdir -p $(@D)
+	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) $(CUDA_LIBS)
+
+# how fast they are; trace.c takes the place of devices.c
+speed.obj := $(patsubst %.c,$(O)/%.o,$(wildcard tests/device/speed/*.c))
+$(B)/tests/device/speed-emu: $(speed.obj) $(filter-out $(O)/emu/kernels/cuda/devices.o,$(emu.obj)) $(libs)
+	@mkdir -p $(@D)
+	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) -lstdc++
+$(B)/tests/device/speed-cuda: $(speed.obj) $(cuda.worker)
 	@mkdir -p $(@D)
 	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) $(CUDA_LIBS)
 
@@ -227,7 +233,8 @@ $(fuzz): $(B)/tests/fuzz/%: $(O)/fuzz/tests/fuzz/%.o $(O)/fuzz/lib.a
 device := $(addprefix $(B)/tests/,device/parity device/parity-emu device/golden-emu emu/t_step)
 tests-quick := $(unit) $(sm90) $(mpi) $(device) $(cli)
 .PHONY: tests fuzz
-tests: $(PROGRAMS) $(unit) $(sm90) $(mpi) $(device) $(B)/tests/emu/kilorank-worker-cuda
+tests: $(PROGRAMS) $(unit) $(sm90) $(mpi) $(device) $(B)/tests/emu/kilorank-worker-cuda \
+    $(B)/tests/device/speed-emu
 fuzz: $(fuzz)
 
 # at a time: two, where there are two cores; some start several ranks

@@ -64,6 +64,15 @@ check small_gpu says 2 'GiB are available to rank 0' EMU_MEMORY=1 "$emulated"
 check rank_without_gpu two_ranks
 cpu32=$(loss cpu fp32)
 cpu16=$(loss cpu bf16)
+# The tables of gpu-bench in tiny shapes, with a peer to compare with.
+speed() {
+    echo "step-tiny 1000" >peer
+    "$build/tests/device/speed-emu" --small --rounds 1 --peer peer >out 2>&1 || return 1
+    grep -qE '^tiny +weight grad .* TFLOP/s$' out && grep -qE ' T +40 +backward .* TFLOP/s$' out &&
+        grep -qE '^adamw .* % of copy$' out && grep -qE 'tokens/s.*; PyTorch 1000 tokens/s, ratio' out &&
+        grep -qE '^  product, forward +[1-9]' out && ! grep -q nan out
+}
+check the_tables_of_gpu_bench speed
 check fp32_learns_as_the_cpu near "$(loss cuda fp32)" "$cpu32"
 check bf16_learns_as_the_cpu near "$(loss cuda bf16)" "$cpu16"
 check hopper_learns_as_the_cpu hopper
