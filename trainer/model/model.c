@@ -8,8 +8,8 @@
 #include "base/mem.h"
 #include "trainer/model/block.h"
 
-/* The head's logits exist for so many elements at a time. */
-enum { CHUNK_ELEMENTS = 1 << 24, CHUNK_ROWS = 64 };
+/* So many logits exist at a time: what caches hold; in bf16 what it takes to fill a GPU. */
+enum { CHUNK_CACHE = 1 << 24, CHUNK_GPU = 1 << 29, CHUNK_ROWS = 64 };
 
 struct model {
     struct model_shape shape;
@@ -43,6 +43,7 @@ static void lay_out(struct model *m, struct arena *a)
 {
     const struct model_shape *s = &m->shape;
     int64_t layers = m->train ? s->layers : 1;
+    int64_t wide = (s->vocab + 7) / 8 * 8; /* logits: rows at multiples of 16 bytes */
     struct block_acts shared = { 0 };
 
     m->rope = arena_wide(a, s->context, model_rope_dims(s));
@@ -60,7 +61,7 @@ static void lay_out(struct model *m, struct arena *a)
     m->last = arena_mat(a, m->rows, s->dim);
     m->stats = arena_wide(a, 2, m->rows);
     m->normed = arena_mat(a, m->rows, s->dim);
-    m->logits = arena_mat(a, m->chunk, s->vocab);
+    m->logits = kern_cols(arena_mat(a, m->chunk, wide), 0, s->vocab);
     m->loss = arena_wide(a, 1, m->rows);
     if (!m->train) return;
     block_lay_out_scratch(a, s, m->rows, &m->scratch);
@@ -120,9 +121,10 @@ static kr_status fill_slopes(struct model *m)
     return st;
 }
 
-static int64_t chunk_rows(int64_t rows, int64_t vocab)
+static int64_t chunk_rows(int64_t rows, int64_t vocab, enum kern_dtype type)
 {
-    int64_t fit = CHUNK_ELEMENTS / vocab / CHUNK_ROWS * CHUNK_ROWS;
+    int64_t most = type == KERN_BF16 ? CHUNK_GPU : CHUNK_CACHE;
+    int64_t fit = most / vocab / CHUNK_ROWS * CHUNK_ROWS;
 
     if (fit < CHUNK_ROWS) fit = CHUNK_ROWS;
     return fit < rows ? fit : rows;
@@ -144,7 +146,7 @@ static kr_status size_up(struct model *m, const struct model_shape *shape,
     m->train = train;
     m->kept = train ? kept[recompute] : BLOCK_ALL;
     m->rows = sequences * shape->context;
-    m->chunk = chunk_rows(m->rows, shape->vocab);
+    m->chunk = chunk_rows(m->rows, shape->vocab, type);
     TRY(mem_alloc(&m->acts, (size_t)(train ? shape->layers : 1), sizeof *m->acts,
                   "list of activations"));
     lay_out(m, &a);
@@ -160,7 +162,7 @@ kr_status model_plan(struct model_plan *out, const struct model_shape *shape,
 
     TRY(size_up(&m, shape, sequences, train, recompute, type, wide));
     mem_free(m.acts);
-    *out = (struct model_plan){ m.bytes, (size_t)(m.chunk * shape->vocab) *
+    *out = (struct model_plan){ m.bytes, (size_t)(m.chunk * m.logits.ld) *
                                              kern_dtype_bytes(type) };
     return KR_OK;
 }
