@@ -41,6 +41,7 @@ struct agent {
     bool is_welcome;
     double heard, tried; /* from the supervisor; connecting */
     double ticked;
+    bool has_searched; /* for its address, in vain */
 
     int64_t generation;
     int32_t place, ranks;
@@ -302,7 +303,7 @@ static void run_daemon(struct agent *a, const struct wire_exec *e)
 
 static void leave(struct agent *a, const char *why)
 {
-    if (!a->leaves) LOG_TRACE("agent on %s ends: %s", a->node, why);
+    if (!a->leaves) LOG_TRACE("ends: %s", why);
     a->leaves = true;
     a->clears = true; /* what ends now is no news */
     a->clears_since = clock_now();
@@ -348,7 +349,7 @@ static void refused(struct agent *a, const struct wire_words *w)
 {
     const char *text = wire_next(&w->text, NULL);
 
-    LOG_WARNING("agent on %s: the supervisor wants none of it: %s", a->node,
+    LOG_WARNING("the supervisor wants none of it: %s",
                 text ? text : "it does not say why");
     leave(a, "refused");
 }
@@ -377,7 +378,7 @@ static void on_closed(struct link *l, const char *why)
 {
     struct agent *a = l->owner;
 
-    LOG_TRACE("agent on %s: no supervisor: %s", a->node, why);
+    LOG_TRACE("no supervisor: %s", why);
     a->link = NULL;
     a->is_welcome = false;
 }
@@ -389,7 +390,14 @@ static void connect_again(struct agent *a, double now)
 
     if (now - a->tried < connect_seconds) return;
     a->tried = now;
-    if (address_read(&at, a->run) != KR_OK) return;
+    if (address_read(&at, a->run) != KR_OK) {
+        if (!a->has_searched && now - a->heard > silence)
+            LOG_WARNING("%s has no supervisor's address; is it the same folder on every "
+                        "node?",
+                        a->run);
+        a->has_searched |= now - a->heard > silence;
+        return;
+    }
     (void)link_connect(&a->link, &a->loop, at.host, at.port, &at.token, &events, a);
 }
 
@@ -399,8 +407,7 @@ static void look_at_supervisor(struct agent *a, double now)
         link_close(a->link, "it is silent");
     if (!a->link) connect_again(a, now);
     if (now - a->heard > a->patience) {
-        LOG_WARNING("agent on %s: no supervisor for %.0f s; ends its ranks and itself",
-                    a->node, a->patience);
+        LOG_WARNING("no supervisor for %.0f s; ends its ranks and itself", a->patience);
         leave(a, "no supervisor");
     }
 }
@@ -474,8 +481,11 @@ static void begin(struct agent *a)
 int agent_main(int argc, char **argv)
 {
     static struct agent a;
+    static char title[sizeof a.node + 32];
 
     if (parse(argc, argv, &a) != KR_OK) return EXIT_USAGE;
+    snprintf(title, sizeof title, "kilorank agent on %s", a.node);
+    log_setup(title, -1);
     check_node(a.run, a.node, a.trouble, sizeof a.trouble);
     begin(&a);
     uv_run(&a.loop, UV_RUN_DEFAULT);

@@ -1,6 +1,7 @@
 /* hosts.c - the host file while the run goes on, and the way to the hosts. */
 #include <netdb.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -56,22 +57,32 @@ void sup_read_hosts(struct sup *s)
     mem_free(text);
 }
 
-/* The address of this host from which the first node is reached. */
-void sup_find_address(const struct sup *s, char host[64])
+/* The own address of a way to the host; false: its name is unknown, or it is this one. */
+static bool find_way(const char *name, char host[64])
 {
     struct addrinfo want = { .ai_socktype = SOCK_DGRAM }, *at = NULL;
     struct sockaddr_storage own = { 0 };
     socklen_t len = sizeof own;
-    int fd = -1;
+    bool found;
+    int fd;
 
-    snprintf(host, 64, "%s", s->config->bind ? s->config->bind : "127.0.0.1");
-    if (s->config->bind || s->config->start == SUP_FORK) return;
-    if (getaddrinfo(s->nodes.at[s->nodes.count - 1].name, "9", &want, &at) != 0) return;
+    if (getaddrinfo(name, "9", &want, &at) != 0) return false;
     fd = socket(at->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, at->ai_addr, at->ai_addrlen) == 0 &&
-        getsockname(fd, (struct sockaddr *)&own, &len) == 0)
-        (void)getnameinfo((struct sockaddr *)&own, len, host, 64, NULL, 0,
-                          NI_NUMERICHOST);
+    found =
+        fd >= 0 && connect(fd, at->ai_addr, at->ai_addrlen) == 0 &&
+        getsockname(fd, (struct sockaddr *)&own, &len) == 0 &&
+        getnameinfo((struct sockaddr *)&own, len, host, 64, NULL, 0, NI_NUMERICHOST) == 0;
     if (fd >= 0) close(fd);
     freeaddrinfo(at);
+    return found && strncmp(host, "127.", 4) != 0 && strcmp(host, "::1") != 0;
+}
+
+/* The address of this host from which the first other one is reached. */
+void sup_find_address(const struct sup *s, char host[64])
+{
+    for (int32_t i = 0; i < s->nodes.count; i++)
+        if (!s->config->bind && s->config->start != SUP_FORK &&
+            find_way(s->nodes.at[i].name, host))
+            return;
+    snprintf(host, 64, "%s", s->config->bind ? s->config->bind : "127.0.0.1");
 }

@@ -33,6 +33,8 @@ void sup_send_prepare(struct sup *s, int32_t node, int64_t generation)
 
 static void record_start(struct sup *s, const struct ladder_move *m)
 {
+    static int32_t order[NODES_MAX];
+    int32_t count = nodes_active(&s->nodes, order);
     struct mem_text *t = journal_begin(s->journal, "start");
 
     json_int(t, "generation", s->generation);
@@ -41,8 +43,8 @@ static void record_start(struct sup *s, const struct ladder_move *m)
     json_text(t, "why", m->why);
     json_text(t, "head", sup_name(s, s->head));
     json_open_array(t, "nodes");
-    for (int32_t i = 0; i < s->nodes.count; i++)
-        if (s->nodes.at[i].ranks > 0) json_text(t, NULL, s->nodes.at[i].name);
+    for (int32_t i = 0; i < count; i++) /* in order of rank */
+        json_text(t, NULL, sup_name(s, order[i]));
     json_close(t, ']');
     journal_end(s->journal);
 }
@@ -50,10 +52,8 @@ static void record_start(struct sup *s, const struct ladder_move *m)
 /* Ranks on the nodes that nodes_place chose, once nothing older lives on any node. */
 static void begin_generation(struct sup *s, const struct ladder_move *m)
 {
-    static int32_t order[NODES_MAX];
-
     s->ranks = nodes_place(&s->nodes, s->config->ranks);
-    s->head = nodes_active(&s->nodes, order) > 0 ? order[0] : -1;
+    s->head = nodes_of_rank(&s->nodes, 0);
     s->generation++;
     s->has_stepped = s->will_regroup = s->is_broken = false;
     s->broken_since = s->ended_at = s->daemon_at = s->lacking_since = 0;

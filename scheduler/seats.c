@@ -9,7 +9,7 @@
 #include "scheduler/brood.h"
 #include "scheduler/supervisor.h"
 
-enum { WORDS = 64, LINE = 3 * FS_PATH };
+enum { WORDS = 64, LINE = 3 * FS_PATH, TRIES_TOLD = 6, NO_WAY = 255, NO_PROGRAM = 127 };
 static const double start_seconds = 15, longest_pause = 30;
 
 struct command {
@@ -64,11 +64,14 @@ static void near_command(const struct sup *s, const char *node, const char *pati
 }
 
 static void build(const struct sup *s, const char *node, const char *patience,
-                  char *command, struct mem_text *far, struct command *c)
+                  bool is_quiet, char *command, struct mem_text *far, struct command *c)
 {
-    static const char *const ssh[] = {
-        "ssh", "-n", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", NULL
-    };
+    /* Never asks, and ends by itself when the host is gone, whoever is left to end it. */
+    static const char *const ssh[] = { "ssh", "-n",
+                                       "-o",  "BatchMode=yes",
+                                       "-o",  "ConnectTimeout=5",
+                                       "-o",  "ServerAliveInterval=5",
+                                       NULL };
     static const char *const srun[] = { "srun",       "--overlap",
                                         "--no-kill",  "--kill-on-bad-exit=0",
                                         "--mpi=none", "-N1",
@@ -81,7 +84,10 @@ static void build(const struct sup *s, const char *node, const char *patience,
         word(c, "-w"), word(c, node);
         near_command(s, node, patience, c);
         return;
-    case SUP_SSH: words(c, ssh); break;
+    case SUP_SSH:
+        words(c, ssh);
+        if (is_quiet) word(c, "-q");
+        break;
     case SUP_COMMAND:
         for (char *w = strtok(command, " "); w; w = strtok(NULL, " "))
             word(c, w);
@@ -103,7 +109,8 @@ void seat_start(struct sup *s, int32_t node, double now)
     snprintf(patience, sizeof patience, "%g", s->config->patience);
     snprintf(command, sizeof command, "%s",
              s->config->agent_command ? s->config->agent_command : "");
-    build(s, s->nodes.at[node].name, patience, command, &far, &c);
+    build(s, s->nodes.at[node].name, patience, seat->tries >= TRIES_TOLD, command, &far,
+          &c);
     seat->started = now;
     seat->next = now + (pause < longest_pause ? pause : longest_pause);
     seat->tries++;
@@ -127,6 +134,27 @@ void seats_tick(struct sup *s, double now)
     }
 }
 
+/* What is tried for hours is not told for hours. */
+static void say_ended(const struct sup *s, int32_t node, int code)
+{
+    const char *name = s->nodes.at[node].name;
+    int32_t tries = s->seats[node].tries;
+
+    if (tries > TRIES_TOLD)
+        LOG_TRACE("%s: no agent yet, code %d", name, code);
+    else if (code == NO_WAY && s->config->start == SUP_SSH)
+        LOG_WARNING("%s: ssh does not get there; try: ssh -o BatchMode=yes %s true", name,
+                    name);
+    else if (code == NO_PROGRAM)
+        LOG_WARNING("%s: no %s there: every node needs it, at the same path", name,
+                    s->config->program);
+    else
+        LOG_WARNING("%s: its agent, or what started it, ended with %d", name, code);
+    if (tries == TRIES_TOLD)
+        LOG_WARNING("%s: is tried again every %.0f s, without a word", name,
+                    longest_pause);
+}
+
 void seats_bury(struct sup *s)
 {
     pid_t pid;
@@ -136,8 +164,14 @@ void seats_bury(struct sup *s)
         for (int32_t i = 0; i < s->nodes.count; i++) {
             if (s->seats[i].pid != pid) continue;
             s->seats[i].pid = 0;
-            if (code != 0 && s->phase != SUP_END)
-                LOG_WARNING("%s: its agent, or what started it, ended with %d",
-                            s->nodes.at[i].name, code);
+            if (code != 0 && s->phase != SUP_END) say_ended(s, i, code);
         }
+}
+
+/* An agent on this host ends by itself; an ssh to a host that is gone would not. */
+void seats_leave(struct sup *s)
+{
+    for (int32_t i = 0; i < s->nodes.count; i++)
+        if (s->seats[i].pid > 0 && s->config->start != SUP_FORK)
+            kill(s->seats[i].pid, SIGTERM);
 }

@@ -97,6 +97,7 @@ void sup_finish(struct sup *s, int32_t code, const char *why)
 static void leave(struct sup *s)
 {
     (void)address_remove(s->config->run);
+    seats_leave(s);
     door_close(&s->door);
     uv_stop(&s->loop);
 }
@@ -204,6 +205,23 @@ static void watch_stop(struct sup *s, double now)
 
 /* ---- time --------------------------------------------------------------------------- */
 
+/* Nodes from which nothing was heard are left out, for now. */
+static void leave_out(struct sup *s)
+{
+    char names[256] = "";
+    size_t len = 0;
+
+    for (int32_t i = 0; i < s->nodes.count; i++) {
+        if (s->nodes.at[i].state != NODE_AWAY) continue;
+        sup_record_node(s, i, "away", "no agent came in time");
+        if (len < sizeof names)
+            len +=
+                (size_t)snprintf(names + len, sizeof names - len, " %s", sup_name(s, i));
+    }
+    if (len > 0)
+        LOG_WARNING("starts without%s%s", names, len < sizeof names ? "" : "...");
+}
+
 /* All nodes have said something, or enough have and the rest had its chance. */
 static void gather(struct sup *s, double now)
 {
@@ -215,7 +233,9 @@ static void gather(struct sup *s, double now)
     if (fit >= s->config->ranks) {
         if (s->lacking_since > 0 || s->hosts_seen <= 0) s->hosts_seen = now;
         s->lacking_since = 0;
-        if (all_known || now - s->hosts_seen > gather_rest) sup_go_on(s);
+        if (!all_known && now - s->hosts_seen <= gather_rest) return;
+        leave_out(s);
+        sup_go_on(s);
         return;
     }
     if (s->lacking_since <= 0) s->lacking_since = now;
@@ -223,6 +243,7 @@ static void gather(struct sup *s, double now)
     if (fit >= s->config->ranks_min && fit > 0) {
         LOG_WARNING("%d of %d ranks have a place; starts with those", fit,
                     s->config->ranks);
+        leave_out(s);
         sup_go_on(s);
     } else if (now >= s->until) {
         sup_decide(s, -1, true);

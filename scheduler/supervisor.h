@@ -193,6 +193,8 @@ void seat_start(struct sup *s, int32_t node, double now);
 void seats_tick(struct sup *s, double now);
 /* A child of the supervisor ended. */
 void seats_bury(struct sup *s);
+/* The supervisor ends: so does what it started and no agent ended. */
+void seats_leave(struct sup *s);
 
 /* What `kilorank status` shows: for people, or one JSON object. */
 typedef void view_write(const struct sup *s, struct mem_text *out);

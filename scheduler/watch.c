@@ -104,22 +104,25 @@ double watch_step_longest(const struct watch *w)
 
 /* ---- beats -------------------------------------------------------------------------- */
 
-/* A straggler is known by what it computes itself; waiting is what it does to others. */
-static void judge_pace(struct watch_rank *r, double middle)
+/* A straggler is known by what it computes itself; waiting is what it does to others.  What
+ * is little of a step holds nobody up, and is mostly noise. */
+static void judge_pace(struct watch_rank *r, double middle, double step)
 {
-    if (middle <= 0 || r->last.compute_seconds <= 1.1 * middle) {
+    double excess = r->last.compute_seconds - middle;
+
+    if (middle > 0 && excess > 0.1 * middle && excess > 0.05 * step) {
+        if (r->slow_beats++ == 0) r->slow_from = r->last.step;
+    } else if ((r->slow_beats -= WATCH_SLOW_GRACE) <= 0) {
         r->slow_beats = 0;
         r->is_slow = false;
-        return;
     }
-    if (r->slow_beats++ == 0) r->slow_from = r->last.step;
 }
 
 /* The ranks of this node that have done a step since its last beat. */
 static void judge_paces(struct watch *w, int32_t node)
 {
     int32_t count = 0;
-    double middle;
+    double middle, step = watch_step_median(w);
 
     for (int32_t r = 0; r < w->size; r++)
         if (w->ranks[r].last.step >= 1)
@@ -128,7 +131,7 @@ static void judge_paces(struct watch *w, int32_t node)
     for (int32_t r = 0; r < w->size; r++) {
         if (w->ranks[r].node != node || !w->ranks[r].has_stepped) continue;
         w->ranks[r].has_stepped = false;
-        judge_pace(&w->ranks[r], middle);
+        judge_pace(&w->ranks[r], middle, step);
     }
 }
 

@@ -10,8 +10,9 @@
  *   stuck   no rank has changed step, phase or collective for as long as the phase allows:
  *           WATCH_HANG_STEPS steps as measured plus some seconds, more where ranks load,
  *           save or evaluate, and before the first step
- *   slow    a rank computes over a tenth longer than the median for WATCH_SLOW_STEPS steps
- *           and WATCH_SLOW_BEATS beats; a single slow step starts the count anew
+ *   slow    a rank computes over a tenth longer than the median, and by over a twentieth
+ *           of a step, for WATCH_SLOW_STEPS steps and WATCH_SLOW_BEATS beats; a beat with
+ *           a step that was not slow takes WATCH_SLOW_GRACE back
  *
  * If the watcher itself was starved, everything seems silent: the time it lost is given
  * back (watch_forgive).
@@ -30,6 +31,7 @@ enum {
     WATCH_START_SECONDS = 60, /* for all ranks to show, and a tenth for each */
     WATCH_SLOW_STEPS = 50,
     WATCH_SLOW_BEATS = 8,
+    WATCH_SLOW_GRACE = 4,
     WATCH_STEPS = 16, /* step times remembered */
     WATCH_WHY = 256,
 };

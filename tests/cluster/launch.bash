@@ -18,6 +18,7 @@ run=$work/run
 steps=400     # of a run; enough for the faults of a script
 extra=()      # settings of it
 options=()    # of `kilorank launch`
+agents=(--agent-command "$rsh") # how agents come to hosts
 lost_max=1000 # steps that a fault may cost
 struck=()     # lines of `times`
 : "${CLUSTER_CASES:=some}" # all: also what takes long
@@ -39,7 +40,7 @@ launch() {
     shift
     rm -rf "$run"
     launch_line=("$kilorank" launch --run "$run" -n "$ranks" --hostfile "$(hostfile 1 "$@")"
-        --agent-command "$rsh" "${options[@]}" "${tiny[@]}" "${small[@]}" --set "train.steps=$steps"
+        "${agents[@]}" "${options[@]}" "${tiny[@]}" "${small[@]}" --set "train.steps=$steps"
         "${slowly[@]}" "${extra[@]}")
     : >"$work/out"
     relaunch

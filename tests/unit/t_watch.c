@@ -16,6 +16,7 @@ static int64_t steps;
 static bool is_dead_node[NODES_MOST];
 static int32_t dead_rank, stuck_rank; /* -1: none */
 static double slow_rank_factor;       /* of rank 1 */
+static double compute_share;          /* of a step */
 static struct watch_verdict v;
 
 static void must(kr_status st)
@@ -34,6 +35,7 @@ static void build(int32_t node_count)
     dead_rank = stuck_rank = -1;
     v.kind = WATCH_FINE;
     slow_rank_factor = 1;
+    compute_share = 0.8;
     memset(is_dead_node, 0, sizeof is_dead_node);
     must(watch_open(&w, nodes, ranks, 5));
     for (int32_t i = 0; i < nodes; i++)
@@ -53,8 +55,8 @@ static struct wire_rank state(int32_t r, double age)
                            .age = age,
                            .entered = (uint64_t)steps + 1,
                            .left = (uint64_t)steps,
-                           .compute_seconds = 0.8 * pace,
-                           .wait_seconds = 0.2 * pace };
+                           .compute_seconds = compute_share * pace,
+                           .wait_seconds = (1 - compute_share) * pace };
 
     if (r == 1) s.compute_seconds *= slow_rank_factor;
     if (r == stuck_rank) {
@@ -260,6 +262,27 @@ static void slow_for_a_moment_is_nothing(void)
     }
 }
 
+static void slow_but_for_a_step_now_and_then_is_slow(void)
+{
+    build(1);
+    (void)until(WATCH_SLOW, 20);
+    for (int s = 0; s < 60 && v.kind != WATCH_SLOW; s++) {
+        slow_rank_factor = s % 10 == 9 ? 1 : 1.2;
+        (void)second();
+    }
+    CHECK_I64(v.kind, ==, WATCH_SLOW);
+    CHECK_I64(v.rank, ==, 1);
+}
+
+static void slow_in_what_is_little_of_a_step_is_nothing(void)
+{
+    build(1);
+    compute_share = 0.05;
+    slow_rank_factor = 1.5;
+    for (int s = 0; s < 400; s++)
+        CHECK_I64(second(), ==, WATCH_FINE);
+}
+
 static void an_old_generation_proves_life_and_no_more(void)
 {
     build(1);
@@ -303,6 +326,8 @@ int main(void)
     RUN(saving_may_take_long);
     RUN(a_straggler_is_named_after_fifty_steps);
     RUN(slow_for_a_moment_is_nothing);
+    RUN(slow_but_for_a_step_now_and_then_is_slow);
+    RUN(slow_in_what_is_little_of_a_step_is_nothing);
     RUN(an_old_generation_proves_life_and_no_more);
     RUN(a_thousand_ranks_cost_little);
     watch_close(&w);
