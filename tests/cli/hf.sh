@@ -125,8 +125,19 @@ kill_each() {
         dead=$((dead + 1))
         [ ! -e out-killed ] || whole || return 1 # dead after the rename
     done
-    [ "$status" -eq 0 ] && [ "$dead" -ge 5 ] && whole
+    [ "$status" -eq 0 ] && [ "$dead" -ge 5 ] && whole && ! compgen -G 'out-killed.partial-*'
 }
+left() { # what is locked is somebody's and only named; what looks alike is not touched
+    local host
+    host=$(hostname)
+    mkdir "x.partial-$host-1" "x.partial-$host-2" x.partial-elsewhere-3 "x.partial-$host-y" xy.partial-"$host"-5 kept
+    touch "x.partial-$host-1/model" && ln -s kept "x.partial-$host-6"
+    flock "x.partial-$host-2" timeout 60 "$kilorank" export run -o x >out 2>&1 </dev/null || return 1
+    said "x.partial-$host-1: its process has gone; it is removed" && said "x.partial-$host-2: is of another" &&
+        [ "$(grep -c 'is of another import or export' out)" -eq 4 ] && [ ! -e "x.partial-$host-1" ] &&
+        [ "$(find . -maxdepth 1 -name 'x*.partial-*' | wc -l)" -eq 5 ] && [ -e kept ]
+}
+check what_a_killed_one_left_is_removed_if_that_is_sure left
 killed_import() { whole() { [ "$(loss_of run)" = "$(loss_of out-killed)" ]; }; kill_each import model; }
 killed_export() { whole() { diff -r model out-killed; }; kill_each export run; }
 check a_killed_import_is_whole_or_not_there killed_import

@@ -360,7 +360,8 @@ static inline void new_path(char out[FS_PATH])
 static inline void check_refused(const char *from, const char *option,
                                  const char *argument, const char *why)
 {
-    char out[FS_PATH], partial[FS_PATH];
+    char out[FS_PATH], **names;
+    size_t count;
 
     new_path(out);
     forget();
@@ -369,8 +370,10 @@ static inline void check_refused(const char *from, const char *option,
     CHECK(strstr(said, why));
     CHECK(strchr(said, '\n') == strrchr(said, '\n')); /* one line */
     CHECK(!fs_exists(out));
-    rig_must(fs_path(partial, "%s.partial-%d", out, (int)getpid()));
-    CHECK(!fs_exists(partial));
+    rig_must(fs_list(root, &names, &count));
+    for (size_t i = 0; i < count; i++)
+        CHECK(!strstr(names[i], ".partial-"));
+    fs_free_names(names, count);
 }
 
 static inline void begin(const char *name)

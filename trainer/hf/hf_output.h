@@ -1,8 +1,10 @@
 /*
  * hf_output.h - a folder that appears whole or not at all.
  *
- * Everything is written to PATH.partial-PID beside it, made durable, and then renamed.  A
- * process that is killed leaves at most that folder behind, which nothing ever reads.
+ * Everything is written to PATH.partial-HOST-PID beside it, made durable, and then renamed.  A
+ * process that is killed leaves at most that folder behind, which nothing ever reads.  The
+ * next one with the same PATH removes it if it is of the same host and the lock on it (flock),
+ * which dies with its process, is free; what may be somebody's it only names.
  */
 #ifndef TRAIN_HF_OUTPUT_H
 #define TRAIN_HF_OUTPUT_H
@@ -11,6 +13,7 @@
 
 struct hf_output {
     char path[FS_PATH], partial[FS_PATH];
+    int lock; /* partial, open; -1 where folders cannot be locked */
 };
 
 /* `path` must be missing or an empty folder, and its disk have room for `bytes`.  KR_ERR_ARG
