@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/launcher.h"
+
 enum { LINE = 2048 };
 
 static const char *const level_names[] = { "error", "warn", "info", "debug" };
@@ -48,16 +50,7 @@ void log_mute(bool mute)
 
 void log_mute_others(void)
 {
-    static const char *const names[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK",
-                                         "PMI_RANK" };
-
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const char *rank = getenv(names[i]);
-
-        if (!rank) continue;
-        log_mute(atoi(rank) > 0);
-        return;
-    }
+    if (launcher_rank() > 0) log_mute(true);
 }
 
 void log_capture(void (*sink)(enum log_level, const char *text, void *arg), void *arg)

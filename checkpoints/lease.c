@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/fs.h"
+#include "base/launcher.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/proc.h"
@@ -42,7 +43,7 @@ struct lease {
 
 static void describe_me(struct holder *h)
 {
-    const char *job = getenv("SLURM_JOB_ID"), *start = getenv("KILORANK_GENERATION");
+    const char *job = launcher_job(), *start = getenv("KILORANK_GENERATION");
 
     *h = (struct holder){ .pid = getpid(), .started = proc_started(getpid()) };
     if (h->started < 0) h->started = 0; /* a container without its own /proc */

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/launcher.h"
 #include "base/log.h"
 #include "scheduler/exitcode.h"
 #include "scheduler/supervisor.h"
@@ -251,7 +252,7 @@ static kr_status limit_nodes(const struct sup_config *c, struct nodes *n)
 
 static kr_status find_nodes(struct sup_config *c, struct nodes *out)
 {
-    c->in_slurm = getenv("SLURM_JOB_ID") != NULL;
+    c->in_slurm = launcher_job() != NULL;
     c->start = c->agent_command ? SUP_COMMAND : c->hostfile ? SUP_SSH : SUP_FORK;
     if (c->hostfile) {
         TRY(hostfile_nodes(c, out));

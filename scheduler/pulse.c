@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/fs.h"
+#include "base/launcher.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/proc.h"
@@ -198,17 +199,9 @@ static void end(struct pulse *p)
     pthread_mutex_unlock(&p->lock);
 }
 
-/* What Open MPI says before MPI starts; without it this rank is alone. */
-static int32_t own_slot(void)
-{
-    const char *text = getenv("OMPI_COMM_WORLD_LOCAL_RANK");
-
-    return text ? (int32_t)strtol(text, NULL, 10) : 0;
-}
-
 static kr_status map_slot(struct pulse *p, const char *path)
 {
-    int32_t slots = 0, mine = own_slot();
+    int32_t slots = 0, mine = launcher_local_rank();
     kr_status st = KR_OK;
     int fd;
 

@@ -3,13 +3,9 @@
  * gathers the next unit while this one is in use.
  */
 /* RANKS: 1 2 3 4 */
-#include <stdlib.h>
-
-#include "base/log.h"
-#include "tests/check.h"
+#include "tests/mpi/ranks.h"
 #include "trainer/run/shard.h"
 
-static struct comm *group;
 static struct params params;
 static struct model_shape shape = {
     .family = &families[FAMILY_LLAMA],
@@ -55,7 +51,7 @@ static void check_plan(const char *device, const struct shard_config *c)
 
     rig_open(&r, device, c);
     got = shard_bytes(r.shard);
-    want = shard_plan(&params, comm_size(group), c, kern_device_type(r.device),
+    want = shard_plan(&params, size, c, kern_device_type(r.device),
                       kern_device_wide(r.device));
     CHECK_I64(got.weights, ==, want.weights);
     CHECK_I64(got.master, ==, want.master);
@@ -118,8 +114,6 @@ static double sent(void)
 /* What this rank sends when the unit is gathered. */
 static double gather_bytes(int unit)
 {
-    int32_t size = comm_size(group);
-
     return (double)((size - 1) * part_chunk(params.unit_len[unit], size)) * sizeof(float);
 }
 
@@ -155,8 +149,8 @@ static void the_next_unit_is_gathered_ahead(void)
         }
         before = sent();
         use(w, params.units - 2);
-        CHECK_NEAR(sent() - before,
-                   pass == 1 && comm_size(group) < c.leaves ? gather_bytes(0) : 0, 0);
+        CHECK_NEAR(sent() - before, pass == 1 && size < c.leaves ? gather_bytes(0) : 0,
+                   0);
     }
     rig_close(&r);
 }
@@ -185,19 +179,12 @@ static void too_many_units_at_a_time_are_refused(void)
 
 int main(void)
 {
-    struct comm_config config = { "auto", 60, "" };
-    int bad;
-
-    if (comm_open(&group, &config) != KR_OK) return 2;
-    log_setup("t_shard", comm_rank(group));
-    if (comm_rank(group) != 0 && !freopen("/dev/null", "w", stdout)) return 2;
+    ranks_open("t_shard");
     if (params_build(&params, &shape) != KR_OK) comm_abort(group, 2);
     RUN(every_shard_takes_what_its_plan_says);
     RUN(each_stage_saves_memory);
     RUN(the_next_unit_is_gathered_ahead);
     RUN(too_many_units_at_a_time_are_refused);
-    bad = check_done();
     params_free(&params);
-    comm_close(group);
-    return bad;
+    return ranks_close();
 }

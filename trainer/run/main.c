@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/fs.h"
+#include "base/launcher.h"
 #include "base/log.h"
 #include "scheduler/exitcode.h"
 #include "trainer/run/commands.h"
@@ -24,20 +25,11 @@ static const struct command {
     { "import", import_command, true },     { "export", export_command, true },
 };
 
-/* Did a launcher start more than this process? */
-static bool has_company(void)
-{
-    const char *size = getenv("OMPI_COMM_WORLD_SIZE");
-
-    if (!size) size = getenv("PMI_SIZE");
-    return size && atoi(size) > 1;
-}
-
 static int run(const struct command *c, int argc, char **argv)
 {
     int code;
 
-    if (c->alone && has_company()) {
+    if (c->alone && launcher_ranks() > 1) {
         (void)KR_FAIL(KR_ERR_ARG, "%s: a command of one process; start it without mpirun",
                       c->name);
         return EXIT_USAGE;
