@@ -24,6 +24,7 @@
 #include "scheduler/exitcode.h"
 #include "scheduler/link.h"
 #include "scheduler/pulse.h"
+#include "scheduler/remnants.h"
 
 enum { TICK_MS = 100, WORDS_MAX = 4096, OWN_VARIABLES = 4 };
 static const double beat_seconds = 1, silence = 5, connect_seconds = 0.5,
@@ -35,6 +36,7 @@ struct agent {
     uv_signal_t child, end[2];
     char run[FS_PATH], node[WIRE_NAME], pulse[FS_PATH];
     char trouble[WIRE_TEXT];
+    char memory[FS_PATH]; /* remnants.h */
     double patience;
 
     struct link *link; /* NULL: none now */
@@ -270,6 +272,7 @@ static void prepare(struct agent *a, const struct wire_prepare *p)
     a->head = 0;
     a->clears = true;
     a->clears_since = clock_now();
+    remnants_find(a->memory, a->run);
     close_slots(a);
     clear(a);
 }
@@ -303,7 +306,8 @@ static void run_daemon(struct agent *a, const struct wire_exec *e)
 
 static void leave(struct agent *a, const char *why)
 {
-    if (!a->leaves) LOG_TRACE("ends: %s", why);
+    if (a->leaves) return;
+    LOG_TRACE("ends: %s", why);
     a->leaves = true;
     a->clears = true; /* what ends now is no news */
     a->clears_since = clock_now();
@@ -315,6 +319,7 @@ static bool has_left(struct agent *a)
     if (brood_kill() > 0 && clock_now() - a->clears_since < clear_seconds) return false;
     close_slots(a);
     remove_slots(a);
+    remnants_remove(a->memory, a->run);
     uv_stop(&a->loop);
     return true;
 }

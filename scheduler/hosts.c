@@ -19,7 +19,7 @@ static void add_host(struct sup *s, const struct node *new)
 
     if (old && old->state != NODE_GONE) return;
     if (old)
-        old->state = NODE_AWAY;
+        sup_take_back(s, (int32_t)(old - s->nodes.at));
     else if (nodes_add(&s->nodes, new->name, new->slots) != KR_OK)
         return;
     LOG_NOTE("the host file has a new node: %s", new->name);
@@ -33,7 +33,6 @@ void sup_read_hosts(struct sup *s)
     struct nodes again = { 0 };
     char *text = NULL;
     size_t bytes;
-    bool lost_ranks = false;
 
     if (!s->config->hostfile || now - read_at < hosts_seconds) return;
     read_at = now;
@@ -43,19 +42,48 @@ void sup_read_hosts(struct sup *s)
     if (nodes_parse(&again, text, s->config->hostfile) == KR_OK) {
         for (int32_t i = 0; i < again.count; i++)
             add_host(s, &again.at[i]);
-        for (int32_t i = 0; i < s->nodes.count; i++) {
-            struct node *n = &s->nodes.at[i];
-
-            if (n->state == NODE_GONE || nodes_find(&again, n->name)) continue;
-            LOG_NOTE("the host file has lost %s", n->name);
-            n->state = NODE_GONE;
-            lost_ranks |= n->ranks > 0;
-        }
+        for (int32_t i = 0; i < s->nodes.count; i++)
+            if (!nodes_find(&again, sup_name(s, i)))
+                sup_give_up(s, i, "it left the host file");
     }
-    if (lost_ranks && s->phase == SUP_RUN) sup_regroup(s, "a node left the host file");
     nodes_free(&again);
     mem_free(text);
 }
+
+/* ---- nodes that somebody wants back -------------------------------------------------- */
+
+void sup_give_up(struct sup *s, int32_t node, const char *why)
+{
+    struct node *n = &s->nodes.at[node];
+
+    if (n->state == NODE_GONE) return;
+    n->state = NODE_GONE;
+    sup_record_node(s, node, "gone", why);
+    LOG_NOTE("%s: %s", n->name, why);
+}
+
+void sup_take_back(struct sup *s, int32_t node)
+{
+    s->nodes.at[node].state = s->seats[node].link ? NODE_UP : NODE_AWAY;
+    s->seats[node].tries = 0;
+    s->seats[node].next = 0;
+}
+
+/* Ranks save and move, then the agent leaves. */
+void sup_leave_gone(struct sup *s)
+{
+    for (int32_t i = 0; i < s->nodes.count; i++) {
+        struct link *l = s->seats[i].link;
+
+        if (s->nodes.at[i].state != NODE_GONE) continue;
+        if (s->nodes.at[i].ranks > 0 && s->phase == SUP_RUN)
+            sup_regroup(s, "a node with ranks is to be left");
+        else if (s->nodes.at[i].ranks == 0 && l)
+            link_say(l, WIRE_LEAVE, 0, "");
+    }
+}
+
+/* ---- the way to the hosts ------------------------------------------------------------ */
 
 /* The own address of a way to the host; false: its name is unknown, or it is this one. */
 static bool find_way(const char *name, char host[64])

@@ -23,7 +23,7 @@ enum { NODES_NAME = 64, NODES_MAX = 4096, NODES_SLOTS_MAX = 256, NODES_FAULTS = 
     X(NODE_AWAY, "away")      /* no agent yet, or none any more */          \
     X(NODE_UP,   "up")                                                      \
     X(NODE_BAD,  "bad")       /* failed its check */                        \
-    X(NODE_GONE, "gone")      /* left the host file: no ranks any more */
+    X(NODE_GONE, "gone")      /* to be left: no ranks any more */
 /* clang-format on */
 
 enum node_state {

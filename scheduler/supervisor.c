@@ -338,6 +338,8 @@ static void on_tick(uv_timer_t *timer)
     look_at_clock(s, now);
     watch_stop(s, now);
     sup_read_hosts(s);
+    sup_look_for_drains(s, now);
+    sup_leave_gone(s);
     grow(s);
 }
 

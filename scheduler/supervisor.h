@@ -171,12 +171,19 @@ void sup_head_ended(struct sup *s, int32_t code);
 /* Ask the ranks to save and end, to start again on other nodes. */
 void sup_regroup(struct sup *s, const char *why);
 
-/* ---- inbox.c, hosts.c ----------------------------------------------------------------- */
+/* ---- inbox.c, hosts.c, drain.c ------------------------------------------------------- */
 
 extern const struct link_events sup_events; /* of links that came in */
 
 /* Look at the host file again; now and then. */
 void sup_read_hosts(struct sup *s);
+/* Ask Slurm which nodes it drains; now and then. */
+void sup_look_for_drains(struct sup *s, double now);
+/* A node is to be left, for this reason; and it may be used again after all. */
+void sup_give_up(struct sup *s, int32_t node, const char *why);
+void sup_take_back(struct sup *s, int32_t node);
+/* Once a tick: leave what was given up. */
+void sup_leave_gone(struct sup *s);
 /* The address of this host from which the nodes are reached. */
 void sup_find_address(const struct sup *s, char host[64]);
 

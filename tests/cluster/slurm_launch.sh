@@ -1,7 +1,7 @@
 #!/bin/bash
-# A supervised run under a real Slurm, with a spare node inside the allocation: a lost node
-# and a killed supervisor cost seconds and no requeue; asked to stop it saves, goes back into
-# the queue and goes on, over a restart of the controller.
+# A supervised run under a real Slurm, with a spare node inside the allocation: it moves off a
+# node that is drained; a lost node and a killed supervisor cost seconds and no requeue; asked
+# to stop it saves, goes back into the queue and goes on, over a restart of the controller.
 # LIMIT: 150
 # shellcheck source=tests/cluster/lib.bash
 . "$(dirname "$0")/lib.bash"
@@ -12,7 +12,7 @@ cd "$work" || exit 1
 missing=$(slurm_needs | head -n 1)
 if [ -n "$missing" ]; then skip slurm "$missing" && finish; fi
 
-export KILORANK=$kilorank RUN=$work/run SPARES=1
+export KILORANK=$kilorank RUN=$work/run SPARES=1 KILORANK_DRAIN_SECONDS=1
 long=("${tiny[@]}" --set train.steps=400 --set checkpoint.every=20)
 train 0 whole --set train.steps=400 --set checkpoint.every=20 || { cat out; exit 1; }
 want=$(hash_of whole)
@@ -33,9 +33,19 @@ runs() {
 }
 check a_job_of_three_nodes_and_a_spare_trains runs
 
+node_state() { timeout 10 scontrol update NodeName=n3 State="$1" Reason=test; }
+drained() {
+    node_state DRAIN && within 20 has running 2 && said_in_journal '"event": "regroup"' && ! has fault 1 &&
+        said_in_journal '"ranks": 3, .*"nodes": \["n1", "n2", "n4"\]' && within 10 idle n3 && is RUNNING
+}
+check a_node_that_is_drained_is_left_without_a_fault drained
+undrained() { node_state RESUME && within 20 comes n3; }
+comes() { [ "$(grep -c "\"node\": \"$1\", \"state\": \"up\"" run/supervisor.jsonl)" -ge 2 ]; }
+check and_is_a_spare_when_it_is_not_drained_any_more undrained
+
 # Its agent, its step and its slurmd go without a word.
 node_lost() {
-    power_off n2 && within 25 has running 2 && said_in_journal '"rung": "spare"' &&
+    power_off n2 && within 25 has running 3 && said_in_journal '"rung": "spare"' &&
         said_in_journal '"kind": "node lost", "node": "n2"' && is RUNNING && ! starts 2
 }
 check a_lost_node_is_replaced_within_the_allocation node_lost

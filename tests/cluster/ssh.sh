@@ -1,7 +1,7 @@
 #!/bin/bash
 # A supervised run whose agents come to their hosts by ssh, as on a cluster without a batch
 # system: hosts that ssh cannot reach, or does not trust, are named and left out.
-# LIMIT: 180
+# LIMIT: 240
 # shellcheck source=tests/cluster/lib.bash
 . "$(dirname "$0")/lib.bash"
 # shellcheck source=tests/cluster/ssh.bash
@@ -13,8 +13,8 @@ missing=$(ssh_needs | head -n 1)
 if [ -n "$missing" ]; then skip ssh "$missing" && finish; fi
 
 # What must be left out comes first in the host file; n7 is the spare.
-steps=220 agents=() options=(--spares 4 --patience 8 --replace-slow)
-small=(--set train.batch=12) slowly=(--set dist.fault=delay:0.005) extra=(--set checkpoint.every=200)
+steps=200 agents=() options=(--spares 4 --patience 8 --replace-slow)
+RUN_LIMIT=150 small=(--set train.batch=6) slowly=(--set dist.fault=delay:0.005) extra=(--set checkpoint.every=200 --set snapshot.every=10)
 reference
 runs="$work/a user's runs" run="$work/a user's runs/one"
 mkdir -p "$runs"
@@ -52,9 +52,14 @@ check a_slow_rank_is_named_and_a_spare_takes_its_hosts_place replaced
 check what_an_agent_says_reaches_the_log said "agent on n6: warning: .*'s runs/one has no supervisor's"
 no_step_is_done_twice() { [ "$(done_again)" -eq 0 ]; }
 check its_steps_are_not_lost no_step_is_done_twice
+# what the slow host keeps of snapshots is of no use afterwards; another run's is
+others=/dev/shm/kilorank-0-0123456789abcdef-0123456789abcdef-n2
+kept() { on "$victim" mkdir -p "$others" && [ "$(on "$victim" ls /dev/shm | grep -c "^kilorank-0-")" -eq 2 ]; }
+check the_slow_host_still_has_its_snapshots kept
 check the_run_ends_in_the_same_bits ends_well
 no_ssh() { ! pgrep -x ssh >/dev/null; }
 check no_ssh_outlives_it within 2 no_ssh
 on n6 umount "$runs"
+check what_another_run_has_there_stays on "$victim" rmdir "$others"
 check nothing_of_it_is_left nothing_left
 finish
