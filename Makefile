@@ -217,7 +217,8 @@ $(B)/tests/emu/kilorank-worker-cuda: $(call obj,$(main.src)) $(emu.obj) $(libs)
 FUZZ_CC   ?= $(firstword $(shell command -v clang clang-14))
 FUZZ_FLAGS := -std=c17 -g -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 fuzz.src  := $(base.src) $(addprefix checkpoints/,manifest.c safetensors.c st_folder.c) \
-             $(addprefix scheduler/,wire.c nodes.c) trainer/run/settings.c trainer/model/family.c \
+             $(addprefix scheduler/,wire.c nodes.c) trainer/run/settings.c \
+             $(addprefix trainer/model/,family.c lora.c) \
              $(addprefix trainer/data/,tokens.c tokenizer.c tokenizer_file.c steps_file.c steps.c \
              pattern.c added.c bpe.c words.c object.c)
 $(O)/fuzz/%.o: %.c

@@ -40,6 +40,7 @@ struct cfg_field {
 /* the same, for settings that a resumed run must share with its checkpoint */
 #define CFG_INT_FIXED(S, m, n, d, lo, hi, h)  { n, d, h, offsetof(S, m), CFG_I64, lo, hi, NULL, 0, true }
 #define CFG_REAL_FIXED(S, m, n, d, lo, hi, h) { n, d, h, offsetof(S, m), CFG_F64, lo, hi, NULL, 0, true }
+#define CFG_TEXT_FIXED(S, m, n, d, h)         { n, d, h, offsetof(S, m), CFG_STR, 0, 0, NULL, sizeof ((S *)0)->m, true }
 #define CFG_ONE_OF_FIXED(S, m, n, d, c, h)    { n, d, h, offsetof(S, m), CFG_CHOICE, 0, 0, c, 0, true }
 /* clang-format on */
 

@@ -142,6 +142,12 @@ kr_status kern_add(struct kern_queue *q, struct kern_mat y, struct kern_mat a,
     ENTER(q, add, y, a, b);
 }
 
+kr_status kern_scale(struct kern_queue *q, struct kern_mat y, struct kern_mat x, double s)
+{
+    if (!sound(q, y) || !is(q, x, y.rows, y.cols)) return refuse("scale", y, x);
+    ENTER(q, scale, y, x, s);
+}
+
 kr_status kern_add_round(struct kern_queue *q, struct kern_mat y, struct kern_mat a,
                          struct kern_mat b, const struct kern_round *r)
 {
@@ -247,8 +253,8 @@ kr_status kern_norm_bwd(struct kern_queue *q, enum kern_norm kind, struct kern_m
                         struct kern_mat stats)
 {
     if (!sound(q, x) || x.cols < 1 || !is(q, dx, x.rows, x.cols) ||
-        !is(q, dy, x.rows, x.cols) || !is_wide(q, dw, 1, x.cols) ||
-        !is_wide_or_none(q, db, 1, x.cols) || !is(q, w, 1, x.cols) ||
+        !is(q, dy, x.rows, x.cols) || !is_wide_or_none(q, dw, 1, x.cols) ||
+        !is_wide_or_none(q, db, 1, x.cols) || (db.at && !dw.at) || !is(q, w, 1, x.cols) ||
         !is_wide(q, stats, 2, x.rows))
         return refuse("norm_bwd", dy, x);
     ENTER(q, norm_bwd, kind, dx, add_dx, dw, db, add_dw, dy, x, w, stats);

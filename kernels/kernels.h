@@ -97,6 +97,10 @@ kr_status kern_copy(struct kern_queue *q, struct kern_mat y, struct kern_mat x);
 kr_status kern_add(struct kern_queue *q, struct kern_mat y, struct kern_mat a,
                    struct kern_mat b);
 
+/* y (N, C) = s x, of the device's type; y may be x. */
+kr_status kern_scale(struct kern_queue *q, struct kern_mat y, struct kern_mat x,
+                     double s);
+
 /* y (1, n) bf16 = a + b, summed in fp32 and rounded by chance.  a may be none (0) or y; b
  * may be y; both wide or bf16.  Not on devices whose wide type is fp64. */
 kr_status kern_add_round(struct kern_queue *q, struct kern_mat y, struct kern_mat a,
@@ -145,7 +149,7 @@ kr_status kern_norm_fwd(struct kern_queue *q, enum kern_norm kind, struct kern_m
  *   LayerNorm  dx [+]= r (g - mean(g) - xh mean(g xh))
  *   RMSNorm    dx [+]= r (g - xh mean(g xh))          (mean = 0)
  *   dw [+]= sum of the rows of dy xh;  db [+]= sum of the rows of dy; in row order;
- * both wide.
+ * both wide; without dw only dx is made.
  * add_dx and add_dw as `add`.  dx may be dy.
  */
 kr_status kern_norm_bwd(struct kern_queue *q, enum kern_norm kind, struct kern_mat dx,
@@ -235,6 +239,7 @@ struct kern_ops {
     kr_status (*copy)(void *stream, struct kern_mat y, struct kern_mat x);
     kr_status (*add)(void *stream, struct kern_mat y, struct kern_mat a,
                      struct kern_mat b);
+    kr_status (*scale)(void *stream, struct kern_mat y, struct kern_mat x, double s);
     kr_status (*add_round)(void *stream, struct kern_mat y, struct kern_mat a,
                            struct kern_mat b, const struct kern_round *r);
     /* c (M, N) [+]= op(a) op(b); ta: a is (K, M), read transposed; tb: b is (N, K);

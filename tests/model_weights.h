@@ -53,6 +53,7 @@ static inline kr_status plain_grads(void *self, int unit, void **flat, bool *add
 {
     struct plain *s = self;
 
+    if (unit < s->p.frozen) abort(); /* it has none */
     TRY(plain_fails(s));
     *flat = s->g[unit];
     *add = s->add;

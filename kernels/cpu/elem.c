@@ -1,4 +1,4 @@
-/* elem.c - fill, add, bias, sums over rows. */
+/* elem.c - fill, add, scale, bias, sums over rows. */
 #include "base/bf16.h"
 #include "kernels/cpu/ops.h"
 
@@ -66,6 +66,21 @@ kr_status CPU(add)(void *stream, struct kern_mat y, struct kern_mat a, struct ke
     for (int64_t p = 0; p < pieces(n); p++)
         add_span(row(y, 0) + p * PIECE, row(a, 0) + p * PIECE, row(b, 0) + p * PIECE,
                  piece_len(n, p));
+    return KR_OK;
+}
+
+static void scale_span(real *y, const real *x, real s, int64_t n)
+{
+#pragma omp simd
+    for (int64_t k = 0; k < n; k++)
+        y[k] = s * x[k];
+}
+
+kr_status CPU(scale)(void *stream, struct kern_mat y, struct kern_mat x, double s)
+{
+#pragma omp parallel for num_threads(team(stream, y.rows *y.cols))
+    for (int64_t i = 0; i < y.rows; i++)
+        scale_span(row(y, i), row(x, i), (real)s, y.cols);
     return KR_OK;
 }
 

@@ -113,7 +113,7 @@ kr_status CPU(norm_bwd)(void *stream, enum kern_norm kind, struct kern_mat dx,
 {
     /* weights first: dx may be dy */
 #pragma omp parallel for num_threads(team(stream, x.rows *x.cols))
-    for (int64_t c = 0; c < x.cols; c += STRIPE)
+    for (int64_t c = 0; c < (dw.at ? x.cols : 0); c += STRIPE)
         weight_stripe(dw, db, add_dw, dy, x, stats, c,
                       x.cols - c < STRIPE ? x.cols - c : STRIPE);
 #pragma omp parallel for num_threads(team(stream, x.rows *x.cols))

@@ -12,6 +12,7 @@ const struct kern_ops CPU(table) = {
     .fill = CPU(fill),
     .copy = CPU(copy),
     .add = CPU(add),
+    .scale = CPU(scale),
     .add_round = CPU(add_round),
     .matmul = CPU(matmul),
     .add_bias = CPU(add_bias),

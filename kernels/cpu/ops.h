@@ -7,6 +7,7 @@
 kr_status CPU(fill)(void *stream, struct kern_mat y, double value);
 kr_status CPU(copy)(void *stream, struct kern_mat y, struct kern_mat x);
 kr_status CPU(add)(void *stream, struct kern_mat y, struct kern_mat a, struct kern_mat b);
+kr_status CPU(scale)(void *stream, struct kern_mat y, struct kern_mat x, double s);
 kr_status CPU(add_round)(void *stream, struct kern_mat y, struct kern_mat a,
                          struct kern_mat b, const struct kern_round *r);
 kr_status CPU(matmul)(void *stream, struct kern_mat c, struct kern_mat a, bool ta,

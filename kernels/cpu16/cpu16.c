@@ -70,6 +70,14 @@ static kr_status add(void *stream, struct kern_mat y, struct kern_mat a,
     RUN(&l, cpu_add(stream, sum, left, right));
 }
 
+static kr_status scale(void *stream, struct kern_mat y, struct kern_mat x, double s)
+{
+    struct lift l = { .stream = stream };
+    struct kern_mat in = take(&l, x, READ), out = take(&l, y, WRITE);
+
+    RUN(&l, cpu_scale(stream, out, in, s));
+}
+
 static kr_status matmul(void *stream, struct kern_mat c, struct kern_mat a, bool ta,
                         struct kern_mat b, bool tb, bool add_to)
 {
@@ -225,6 +233,7 @@ const struct kern_ops cpu16_table = {
     .fill = cpu_fill,
     .copy = cpu_copy,
     .add = add,
+    .scale = scale,
     .add_round = cpu_add_round,
     .matmul = matmul,
     .add_bias = add_bias,

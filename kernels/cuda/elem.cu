@@ -1,4 +1,4 @@
-/* elem.cu - fill, copy between types, add, bias, sums over rows. */
+/* elem.cu - fill, copy between types, add, scale, bias, sums over rows. */
 #include "kernels/cuda/cells.cuh"
 #include "kernels/cuda/columns.cuh"
 
@@ -88,6 +88,34 @@ kr_status cuda_add(void *stream, struct kern_mat y, struct kern_mat a, struct ke
 {
     if (both_flat(y, a) && both_flat(y, b)) y = flat(y), a = flat(a), b = flat(b);
     return BY_TYPE(y.type, add, stream, y, a, b);
+}
+
+template <typename T>
+static __global__ void __launch_bounds__(CELL_THREADS)
+    scale_kernel(cells<T> y, cells<T> x, float s)
+{
+    EACH_CELL (i, c, y.m.rows, y.m.cols) {
+        float v[CELL];
+
+        x.load(v, i, c);
+#pragma unroll
+        for (int k = 0; k < CELL; k++)
+            v[k] *= s;
+        y.store(i, c, v);
+    }
+}
+
+template <typename T>
+static kr_status scale(void *stream, struct kern_mat y, struct kern_mat x, float s)
+{
+    return launch(stream, "scale", scale_kernel<T>, cell_grid(y.rows, y.cols),
+                  CELL_THREADS, 0, cells_of<T>(y), cells_of<T>(x), s);
+}
+
+kr_status cuda_scale(void *stream, struct kern_mat y, struct kern_mat x, double s)
+{
+    if (both_flat(y, x)) y = flat(y), x = flat(x);
+    return BY_TYPE(y.type, scale, stream, y, x, (float)s);
 }
 
 template <typename T>

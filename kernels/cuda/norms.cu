@@ -168,7 +168,8 @@ static kr_status norm_bwd(void *stream, bool centred, struct kern_mat dx, bool a
                                     view_of<float>(stats) };
     float *const outs[2] = { (float *)dw.at, (float *)db.at };
 
-    TRY(column_sums<2>(stream, "norm_bwd", terms, x.rows, x.cols, outs, add_dw));
+    if (dw.at)
+        TRY(column_sums<2>(stream, "norm_bwd", terms, x.rows, x.cols, outs, add_dw));
     return launch(stream, "norm_bwd", input_kernel<T>, dim3((unsigned)x.rows), THREADS, 0,
                   centred, cells_of<T>(dx), add_dx, cells_of<T>(dy), cells_of<T>(x),
                   cells_of<T>(w), view_of<float>(stats));

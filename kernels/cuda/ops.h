@@ -11,6 +11,7 @@ extern "C" {
 kr_status cuda_fill(void *stream, struct kern_mat y, double value);
 kr_status cuda_copy(void *stream, struct kern_mat y, struct kern_mat x);
 kr_status cuda_add(void *stream, struct kern_mat y, struct kern_mat a, struct kern_mat b);
+kr_status cuda_scale(void *stream, struct kern_mat y, struct kern_mat x, double s);
 kr_status cuda_add_round(void *stream, struct kern_mat y, struct kern_mat a,
                          struct kern_mat b, const struct kern_round *r);
 kr_status cuda_matmul(void *stream, struct kern_mat c, struct kern_mat a, bool ta,

@@ -6,6 +6,7 @@ const struct kern_ops cuda_table = {
     .fill = cuda_fill,
     .copy = cuda_copy,
     .add = cuda_add,
+    .scale = cuda_scale,
     .add_round = cuda_add_round,
     .matmul = cuda_matmul,
     .add_bias = cuda_add_bias,

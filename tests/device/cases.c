@@ -71,6 +71,20 @@ static kr_status add_call(struct lab *l, int s)
     return kern_add(Q(l, s), M(l, s, 0), M(l, s, l->n[0] ? 0 : 1), M(l, s, 2));
 }
 
+static void scale_make(struct lab *l)
+{
+    int64_t rows = lab_dim(l), cols = lab_dim(l);
+
+    l->n[0] = lab_flip(l); /* y is x */
+    lab_tensor(l, l->n[0] ? LAB_CHANGE : LAB_OUT, lab_type(l), rows, cols, 0, 1);
+    lab_tensor(l, LAB_IN, lab_type(l), rows, cols, 0, 1);
+    SHAPE(l, "(%lld, %lld)%s", ll(rows), ll(cols), l->n[0] ? ", in place" : "");
+}
+static kr_status scale_call(struct lab *l, int s)
+{
+    return kern_scale(Q(l, s), M(l, s, 0), M(l, s, l->n[0] ? 0 : 1), 1.7);
+}
+
 static struct kern_round round_of(const struct lab *l)
 {
     struct kern_round r = { 1234567890123u + (uint64_t)l->n[5], 77, l->n[4] };
@@ -195,10 +209,10 @@ static kr_status embed_bwd_call(struct lab *l, int s)
                           M(l, s, 1), l->n[1], l->n[5] != 0);
 }
 
-/* n[0]: rms; n[1]: no bias; n[2]: add to dx; n[3]: add to dw; n[4]: dx is dy */
+/* n[0]: rms; n[1]: no bias; n[2]: add to dx; n[3]: add to dw; n[4]: dx is dy; n[5]: no dw */
 static void norm_flags(struct lab *l, int64_t rows, int64_t cols)
 {
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 6; i++)
         l->n[i] = lab_flip(l);
     SHAPE(l, "%s (%lld, %lld)", l->n[0] ? "rms" : "layer", ll(rows), ll(cols));
 }
@@ -231,7 +245,8 @@ static void norm_bwd_make(struct lab *l)
 
     norm_flags(l, rows, cols);
     if (l->n[4]) l->n[2] = 0;
-    sums = l->n[3] ? LAB_CHANGE : LAB_OUT;
+    if (l->n[5]) l->n[1] = 1;
+    sums = l->n[3] || l->n[5] ? LAB_CHANGE : LAB_OUT;
     lab_tensor(l, l->n[2] || l->n[4] ? LAB_CHANGE : LAB_OUT, lab_type(l), rows, cols, 0,
                1);
     lab_tensor(l, sums, lab_wide(l), 1, cols, 0, 1);
@@ -243,9 +258,10 @@ static void norm_bwd_make(struct lab *l)
 }
 static kr_status norm_bwd_call(struct lab *l, int s)
 {
-    return kern_norm_bwd(Q(l, s), norm_kind(l), M(l, s, 0), l->n[2] != 0, M(l, s, 1),
-                         M(l, s, l->n[1] ? -1 : 6), l->n[3] != 0,
-                         M(l, s, l->n[4] ? 0 : 2), M(l, s, 3), M(l, s, 4), M(l, s, 5));
+    return kern_norm_bwd(Q(l, s), norm_kind(l), M(l, s, 0), l->n[2] != 0,
+                         M(l, s, l->n[5] ? -1 : 1), M(l, s, l->n[1] ? -1 : 6),
+                         l->n[3] != 0, M(l, s, l->n[4] ? 0 : 2), M(l, s, 3), M(l, s, 4),
+                         M(l, s, 5));
 }
 
 /* n[0]: gelu; n[1]: du is u */
@@ -483,6 +499,7 @@ const struct lab_case lab_cases[] = {
     { "fill", fill_make, fill_call, 0, 0, false },
     { "copy", copy_make, copy_call, 0, 0, false },
     { "add", add_make, add_call, 0, 0, false },
+    { "scale", scale_make, scale_call, 0, 0, false },
     { "add_round", add_round_make, add_round_call, 0, 0, false },
     { "linear_fwd", linear_fwd_make, linear_fwd_call, 3e-3, 1e-6, true },
     { "linear_bwd_x", linear_bwd_x_make, linear_bwd_x_call, 3e-3, 1e-6, true },

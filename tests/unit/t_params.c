@@ -77,6 +77,7 @@ static void parameters_do_not_overlap(void)
         struct model_shape shape = { .family = &families[f], 2, 24, 6, 6, 4, 10, 11, 5 };
         struct params p;
 
+        shape.lora = (struct lora){ f % 2, 1, lora_sites(&families[f]) };
         CHECK(params_build(&p, &shape) == KR_OK);
         for (int32_t i = 0; i < p.count; i++) {
             const struct param *at = &p.list[i], *before = at - (i > 0);
@@ -94,9 +95,106 @@ static void parameters_do_not_overlap(void)
     }
 }
 
+/* Names of matrices as people give them; what a family has not, and nonsense, is none. */
+static void targets_are_what_the_family_has(void)
+{
+    static const struct {
+        int family;
+        const char *text, *want;
+    } list[] = {
+        { FAMILY_LLAMA, "all", "q,k,v,o,gate,up,down" },
+        { FAMILY_GPT2, "all", "qkv,o,up,down" },
+        { FAMILY_BLOOM, "all", "qkv,o,up,down" },
+        { FAMILY_GLM, "all", "q,k,v,o,gate_up,down" },
+        { FAMILY_CHATGLM, "all", "qkv,o,gate_up,down" },
+        { FAMILY_GLM4, "all", "q,k,v,o,gate_up,down" },
+        { FAMILY_LLAMA, "v,q", "q,v" },
+        { FAMILY_LLAMA, "q,q", "q" },
+        { FAMILY_LLAMA, "qkv", "" },
+        { FAMILY_BLOOM, "q", "" },
+        { FAMILY_LLAMA, "", "" },
+        { FAMILY_LLAMA, "q,", "" },
+        { FAMILY_LLAMA, "q, v", "" },
+    };
+    char got[LORA_TEXT];
+
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        CHECK_STR(lora_print(lora_parse(&families[list[i].family], list[i].text), got),
+                  list[i].want);
+}
+
+/* LLaMA 2 7B, rank 8, all matrices: PEFT counts 19 988 480 in 224 pairs. */
+static void adapters_alone_are_trained(void)
+{
+    struct model_shape shape = {
+        .family = &families[FAMILY_LLAMA], 32, 4096, 32, 32, 128, 11008, 32000, 4096
+    };
+    struct params p, base;
+
+    CHECK(params_build(&base, &shape) == KR_OK);
+    CHECK_I64(base.frozen, ==, 0);
+    CHECK_I64(base.first, ==, 0);
+    CHECK_I64(base.trained, ==, base.total);
+    shape.lora = (struct lora){ 8, 16, lora_sites(shape.family) };
+    CHECK(params_build(&p, &shape) == KR_OK);
+    CHECK_I64(p.frozen, ==, base.units);
+    CHECK_I64(p.first, ==, base.count);
+    CHECK_I64(p.trained, ==, 19988480);
+    CHECK_I64(p.count - p.first, ==, 2 * 224);
+    for (int32_t i = 0; i < p.count; i++) {
+        if (i < p.first) CHECK(memcmp(&p.list[i], &base.list[i], sizeof *p.list) == 0);
+        if (i >= p.first) CHECK(p.list[i].unit >= p.frozen && p.list[i].decay);
+    }
+    params_free(&p);
+    params_free(&base);
+}
+
+/* A is uniform up to 1 / sqrt(in), the same whoever makes it and another for each; B zero. */
+static void adapters_begin_as_those_of_peft(void)
+{
+    struct model_shape shape = { .family = &families[FAMILY_LLAMA],
+                                 2,
+                                 64,
+                                 4,
+                                 2,
+                                 16,
+                                 96,
+                                 11,
+                                 5,
+                                 .lora = { 4, 8, 1u << LORA_Q | 1u << LORA_DOWN } };
+    enum { MOST = 4 * 96 };
+    double a[MOST], again[MOST], square = 0, most = 0;
+    int32_t q, down, b;
+    struct params p;
+
+    CHECK(params_build(&p, &shape) == KR_OK);
+    q = params_find(&p, "block.1.lora.q.a");
+    down = params_find(&p, "block.1.lora.down.a");
+    b = params_find(&p, "block.1.lora.q.b");
+    CHECK(q >= 0 && down >= 0 && b >= 0);
+    params_init(&p, b, 1, 0, 64 * 4, a);
+    for (int i = 0; i < 64 * 4; i++)
+        CHECK(a[i] == 0);
+    params_init(&p, q, 1, 0, 4 * 64, a);
+    params_init(&p, down, 1, 0, 4 * 96, again);
+    CHECK(a[0] * sqrt(64) != again[0] * sqrt(96));
+    for (int i = 0; i < 4 * 96; i++) {
+        square += again[i] * again[i] * 96 / (4 * 96);
+        most = fmax(most, fabs(again[i]) * sqrt(96));
+    }
+    CHECK(most <= 1 && most > 0.97);
+    CHECK_NEAR(square, 1.0 / 3, 0.05);
+    params_init(&p, q, 1, 100, 7, again);
+    CHECK(memcmp(again, a + 100, 7 * sizeof *a) == 0);
+    params_free(&p);
+}
+
 int main(void)
 {
     RUN(published_counts);
     RUN(parameters_do_not_overlap);
+    RUN(targets_are_what_the_family_has);
+    RUN(adapters_alone_are_trained);
+    RUN(adapters_begin_as_those_of_peft);
     return check_done();
 }

@@ -47,7 +47,7 @@ static void a_trainer_takes_what_was_planned(void)
                                         "dist.shard=3",         "run.precision=bf16",
                                         "train.recompute=full", "optim.moments=bf16",
                                         "train.grads=bf16",     "model.family=bloom",
-                                        "model.kv_heads=0" };
+                                        "model.kv_heads=0",     "lora.rank=3" };
     struct settings all = small();
 
     check_true(&all);
@@ -59,6 +59,29 @@ static void a_trainer_takes_what_was_planned(void)
         if (i != 7) check_true(&one); /* bloom has no grouped heads */
     }
     check_true(&all);
+    for (size_t i = 0; i < 4; i++) { /* every stage, and bf16, beside frozen weights */
+        struct settings one = small();
+
+        set(&one, "lora.rank=3");
+        set(&one, list[i]);
+        check_true(&one);
+    }
+}
+
+/* What is frozen has no gradient, no moments and no wide copy. */
+static void adapters_need_little_besides(void)
+{
+    struct settings s = small();
+    struct plan full, lora;
+
+    set(&s, "run.precision=bf16");
+    CHECK(plan_make(&full, &s, 1) == KR_OK);
+    set(&s, "lora.rank=2");
+    CHECK(plan_make(&lora, &s, 1) == KR_OK);
+    CHECK_I64(lora.state.weights, >, full.state.weights);
+    CHECK_I64(5 * lora.state.master, <, full.state.master);
+    CHECK_I64(5 * lora.state.moments, <, full.state.moments);
+    CHECK_I64(5 * lora.state.gradients, <, full.state.gradients);
 }
 
 static size_t sum_with(const char *change, int32_t ranks)
@@ -97,6 +120,7 @@ int main(void)
 
     if (comm_open(&group, &config) != KR_OK) return 2;
     RUN(a_trainer_takes_what_was_planned);
+    RUN(adapters_need_little_besides);
     RUN(what_saves_memory_needs_less);
     comm_close(group);
     return check_done();

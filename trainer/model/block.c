@@ -10,26 +10,50 @@ struct kern_mat params_view(const struct params *p, int32_t unit, const char *na
     int32_t i = params_find(p, name);
     const struct param *par = &p->list[i < 0 ? 0 : i];
 
-    if (i < 0 || par->unit != unit) return kern_none;
+    if (i < 0 || par->unit != unit || !flat) return kern_none;
     return kern_mat((char *)flat + (size_t)par->offset * kern_dtype_bytes(type),
                     par->rows, par->cols, type);
 }
 
-void block_params(const struct params *p, int32_t layer, void *flat, enum kern_dtype type,
-                  struct block_params *out)
+static void lora_params(const struct params *p, int32_t layer, void *flat,
+                        enum kern_dtype type, struct lora_pair out[LORA_SITES])
+{
+    int32_t unit = params_lora_unit(p, layer);
+    char name[PARAMS_NAME];
+
+    for (int i = 0; i < LORA_SITES; i++) {
+        out[i] = (struct lora_pair){ kern_none, kern_none };
+        if (!flat) continue;
+        snprintf(name, sizeof name, "block.%d.lora.%s.a", layer, lora_name(i));
+        out[i].a = params_view(p, unit, name, flat, type);
+        snprintf(name, sizeof name, "block.%d.lora.%s.b", layer, lora_name(i));
+        out[i].b = params_view(p, unit, name, flat, type);
+    }
+}
+
+void block_params(const struct params *p, int32_t layer, void *flat, void *adapters,
+                  enum kern_dtype type, struct block_params *out)
 {
     struct {
         const char *name;
         struct kern_mat *at;
     } const list[] = {
-        { "norm1.weight", &out->norm1 },   { "norm1.bias", &out->norm1_bias },
-        { "attn.qkv.weight", &out->qkv },  { "attn.qkv.bias", &out->qkv_bias },
-        { "attn.out.weight", &out->out },  { "attn.out.bias", &out->out_bias },
-        { "post1.weight", &out->post1 },   { "post1.bias", &out->post1_bias },
-        { "norm2.weight", &out->norm2 },   { "norm2.bias", &out->norm2_bias },
-        { "mlp.up.weight", &out->up },     { "mlp.up.bias", &out->up_bias },
-        { "mlp.down.weight", &out->down }, { "mlp.down.bias", &out->down_bias },
-        { "post2.weight", &out->post2 },   { "post2.bias", &out->post2_bias },
+        { "norm1.weight", &out->norm1 },
+        { "norm1.bias", &out->norm1_bias },
+        { "attn.qkv.weight", &out->w[BLOCK_QKV] },
+        { "attn.qkv.bias", &out->b[BLOCK_QKV] },
+        { "attn.out.weight", &out->w[BLOCK_OUT] },
+        { "attn.out.bias", &out->b[BLOCK_OUT] },
+        { "post1.weight", &out->post1 },
+        { "post1.bias", &out->post1_bias },
+        { "norm2.weight", &out->norm2 },
+        { "norm2.bias", &out->norm2_bias },
+        { "mlp.up.weight", &out->w[BLOCK_UP] },
+        { "mlp.up.bias", &out->b[BLOCK_UP] },
+        { "mlp.down.weight", &out->w[BLOCK_DOWN] },
+        { "mlp.down.bias", &out->b[BLOCK_DOWN] },
+        { "post2.weight", &out->post2 },
+        { "post2.bias", &out->post2_bias },
     };
     char name[PARAMS_NAME];
 
@@ -37,6 +61,7 @@ void block_params(const struct params *p, int32_t layer, void *flat, enum kern_d
         snprintf(name, sizeof name, "block.%d.%s", layer, list[i].name);
         *list[i].at = params_view(p, layer + 1, name, flat, type);
     }
+    lora_params(p, layer, adapters, type, out->lora);
 }
 
 void block_lay_out(struct arena *a, const struct model_shape *s, int64_t rows,
@@ -112,10 +137,55 @@ static kr_status rotate(const struct block_env *e, struct kern_mat qkv, bool inv
                      s->head_dim, e->seq, s->family->pairing, inverse);
 }
 
+/* ---- the matrices and their adapters --------------------------------------------------- */
+
+/* Columns of a product of matrix m that belong to an adapter; false: not to this one. */
+static bool part_of(const struct block_env *e, const struct block_params *w, int site,
+                    enum block_matrix m, struct kern_mat *y)
+{
+    int64_t first, rows;
+
+    if (!w->lora[site].a.at || lora_matrix(site) != m) return false;
+    lora_rows(e->shape, site, &first, &rows);
+    *y = kern_cols(*y, first, rows);
+    return true;
+}
+
+/* y [+]= x w^T + b, and what the adapters add. */
+static kr_status linear_fwd(const struct block_env *e, const struct block_params *w,
+                            enum block_matrix m, struct kern_mat y, struct kern_mat x,
+                            bool add)
+{
+    TRY(kern_linear_fwd(e->q, y, x, w->w[m], w->b[m], add));
+    for (int i = 0; i < LORA_SITES; i++) {
+        struct kern_mat part = y;
+
+        if (part_of(e, w, i, m, &part)) TRY(lora_fwd(&e->lora, &w->lora[i], part, x));
+    }
+    return KR_OK;
+}
+
+/* dx = dy w, and through the adapters; g: where gradients of parameters go. */
+static kr_status linear_bwd(const struct block_env *e, const struct block_params *w,
+                            const struct block_params *g, bool add, enum block_matrix m,
+                            struct kern_mat dx, struct kern_mat dy, struct kern_mat x)
+{
+    if (g->w[m].at) TRY(kern_linear_bwd_w(e->q, g->w[m], g->b[m], dy, x, add));
+    TRY(kern_linear_bwd_x(e->q, dx, dy, w->w[m], false));
+    for (int i = 0; i < LORA_SITES; i++) {
+        struct kern_mat part = dy;
+
+        if (part_of(e, w, i, m, &part))
+            TRY(lora_bwd(&e->lora, &w->lora[i], &g->lora[i], add, dx, part, x));
+    }
+    return KR_OK;
+}
+
 /* Where a sublayer meets the residual stream: its last matrix, and in a sandwich family
  * the norm after it. */
 struct join {
-    struct kern_mat in, w, b, norm, norm_bias, raw, stats;
+    enum block_matrix m;
+    struct kern_mat in, norm, norm_bias, raw, stats;
 };
 
 static struct join join_of_attention(const struct block_params *w,
@@ -123,47 +193,47 @@ static struct join join_of_attention(const struct block_params *w,
 {
     struct kern_mat att = kern_rows(a->att, a->att.rows - a->x.rows, a->x.rows);
 
-    return (struct join){ att,           w->out,  w->out_bias,   w->post1,
-                          w->post1_bias, a->raw1, a->stats_post1 };
+    return (
+        struct join){ BLOCK_OUT, att, w->post1, w->post1_bias, a->raw1, a->stats_post1 };
 }
 
 static struct join join_of_mlp(const struct block_params *w, const struct block_acts *a)
 {
-    return (struct join){ a->act,        w->down, w->down_bias,  w->post2,
+    return (struct join){ BLOCK_DOWN,    a->act,  w->post2,
                           w->post2_bias, a->raw2, a->stats_post2 };
 }
 
 /* out = x + what the sublayer says. */
-static kr_status join_fwd(const struct block_env *e, const struct join *j,
-                          struct kern_mat out, struct kern_mat x)
+static kr_status join_fwd(const struct block_env *e, const struct block_params *w,
+                          const struct join *j, struct kern_mat out, struct kern_mat x)
 {
     const struct model_shape *s = e->shape;
 
     if (s->family->sandwich) {
-        TRY(kern_linear_fwd(e->q, j->raw, j->in, j->w, j->b, false));
+        TRY(linear_fwd(e, w, j->m, j->raw, j->in, false));
         TRY(kern_norm_fwd(e->q, s->family->norm, out, j->stats, j->raw, j->norm,
                           j->norm_bias, model_norm_eps(s)));
         return kern_add(e->q, out, out, x);
     }
     TRY(kern_copy(e->q, out, x));
-    return kern_linear_fwd(e->q, out, j->in, j->w, j->b, true);
+    return linear_fwd(e, w, j->m, out, j->in, true);
 }
 
-/* d: gradient of the sum, unchanged; d_in of what the last matrix read.  g: where the
- * gradients of j's parameters go. */
-static kr_status join_bwd(const struct block_env *e, const struct join *j,
-                          const struct join *g, bool add, const struct block_scratch *s,
+/* d: gradient of the sum, unchanged; d_in of what the last matrix read.  dj: where the
+ * gradients of j's norm go. */
+static kr_status join_bwd(const struct block_env *e, const struct block_params *w,
+                          const struct block_params *g, const struct join *j,
+                          const struct join *dj, bool add, const struct block_scratch *s,
                           struct kern_mat d_in, struct kern_mat d)
 {
     enum kern_norm norm = e->shape->family->norm;
 
     if (e->shape->family->sandwich) {
-        TRY(kern_norm_bwd(e->q, norm, s->d_raw, false, g->norm, g->norm_bias, add, d,
+        TRY(kern_norm_bwd(e->q, norm, s->d_raw, false, dj->norm, dj->norm_bias, add, d,
                           j->raw, j->norm, j->stats));
         d = s->d_raw;
     }
-    TRY(kern_linear_bwd_w(e->q, g->w, g->b, d, j->in, add));
-    return kern_linear_bwd_x(e->q, d_in, d, j->w, false);
+    return linear_bwd(e, w, g, add, j->m, d_in, d, j->in);
 }
 
 static kr_status norm_before_attention(const struct block_env *e,
@@ -195,13 +265,13 @@ static kr_status up_to_act(const struct block_env *e, const struct block_params 
     struct kern_mat qkv = kern_rows(a->qkv, e->past, a->x.rows);
 
     TRY(norm_before_attention(e, w, a));
-    TRY(kern_linear_fwd(e->q, qkv, a->normed1, w->qkv, w->qkv_bias, false));
+    TRY(linear_fwd(e, w, BLOCK_QKV, qkv, a->normed1, false));
     TRY(rotate(e, qkv, false));
     TRY(kern_attention_fwd(e->q, a->att, a->lse, a->qkv, &heads));
-    TRY(join_fwd(e, &attention, a->mid, a->x));
+    TRY(join_fwd(e, w, &attention, a->mid, a->x));
 
     TRY(norm_before_mlp(e, w, a));
-    TRY(kern_linear_fwd(e->q, a->up, a->normed2, w->up, w->up_bias, false));
+    TRY(linear_fwd(e, w, BLOCK_UP, a->up, a->normed2, false));
     return activate(e, a);
 }
 
@@ -211,7 +281,7 @@ kr_status block_fwd(const struct block_env *e, const struct block_params *w,
     struct join mlp = join_of_mlp(w, a);
 
     TRY(up_to_act(e, w, a));
-    return join_fwd(e, &mlp, out, a->mid);
+    return join_fwd(e, w, &mlp, out, a->mid);
 }
 
 kr_status block_remake(const struct block_env *e, const struct block_params *w,
@@ -223,7 +293,7 @@ kr_status block_remake(const struct block_env *e, const struct block_params *w,
     if (!(kept & BLOCK_DEAR)) {
         TRY(up_to_act(e, w, a));
         /* a sandwich norm's backward wants what the last product gave */
-        return e->shape->family->sandwich ? join_fwd(e, &mlp, s->d_normed, a->mid)
+        return e->shape->family->sandwich ? join_fwd(e, w, &mlp, s->d_normed, a->mid)
                                           : KR_OK;
     }
     if (kept & BLOCK_CHEAP) return KR_OK;
@@ -240,10 +310,9 @@ static kr_status mlp_bwd(const struct block_env *e, const struct block_params *w
     const struct family *f = e->shape->family;
     struct join join = join_of_mlp(w, a), grads = join_of_mlp(g, a);
 
-    TRY(join_bwd(e, &join, &grads, add, s, s->d_act, d));
+    TRY(join_bwd(e, w, g, &join, &grads, add, s, s->d_act, d));
     TRY(kern_act_bwd(e->q, f->act, s->d_up, s->d_act, a->up));
-    TRY(kern_linear_bwd_w(e->q, g->up, g->up_bias, s->d_up, a->normed2, add));
-    TRY(kern_linear_bwd_x(e->q, s->d_normed, s->d_up, w->up, false));
+    TRY(linear_bwd(e, w, g, add, BLOCK_UP, s->d_normed, s->d_up, a->normed2));
     return kern_norm_bwd(e->q, f->norm, d, true, g->norm2, g->norm2_bias, add,
                          s->d_normed, a->mid, w->norm2, a->stats2);
 }
@@ -257,12 +326,11 @@ static kr_status attention_bwd(const struct block_env *e, const struct block_par
     struct kern_heads heads = heads_of(e);
     struct join join = join_of_attention(w, a), grads = join_of_attention(g, a);
 
-    TRY(join_bwd(e, &join, &grads, add, s, s->d_att, d));
+    TRY(join_bwd(e, w, g, &join, &grads, add, s, s->d_att, d));
     TRY(kern_attention_bwd(e->q, s->d_qkv, s->delta, s->d_att, a->qkv, a->att, a->lse,
                            &heads));
     TRY(rotate(e, s->d_qkv, true));
-    TRY(kern_linear_bwd_w(e->q, g->qkv, g->qkv_bias, s->d_qkv, a->normed1, add));
-    TRY(kern_linear_bwd_x(e->q, s->d_normed, s->d_qkv, w->qkv, false));
+    TRY(linear_bwd(e, w, g, add, BLOCK_QKV, s->d_normed, s->d_qkv, a->normed1));
     return kern_norm_bwd(e->q, f->norm, d, true, g->norm1, g->norm1_bias, add,
                          s->d_normed, a->x, w->norm1, a->stats1);
 }

@@ -4,6 +4,7 @@
  *   mid = x + attention(norm1(x))        out = mid + mlp(norm2(mid))
  *
  * In a sandwich family what is added is normed once more: x + post1(attention(norm1(x))).
+ * Beside each matrix there may be adapters (lora.h).
  */
 #ifndef TRAIN_BLOCK_H
 #define TRAIN_BLOCK_H
@@ -13,18 +14,22 @@
 #include "trainer/model/params.h"
 
 /* Views of a block's parameters, or of their gradients, in the unit's flat array.  What a
- * family does not have is kern_none. */
+ * family does not have is kern_none, and so are gradients of what is frozen. */
 struct block_params {
-    struct kern_mat norm1, norm1_bias, qkv, qkv_bias, out, out_bias, post1, post1_bias;
-    struct kern_mat norm2, norm2_bias, up, up_bias, down, down_bias, post2, post2_bias;
+    struct kern_mat norm1, norm1_bias, post1, post1_bias;
+    struct kern_mat norm2, norm2_bias, post2, post2_bias;
+    struct kern_mat w[BLOCK_MATRICES], b[BLOCK_MATRICES];
+    struct lora_pair lora[LORA_SITES];
 };
 
-/* View of parameter `name` of unit in its flat array of this type, or kern_none. */
+/* View of parameter `name` of unit in its flat array of this type, or kern_none: there is no
+ * such parameter, or flat is NULL. */
 struct kern_mat params_view(const struct params *p, int32_t unit, const char *name,
                             void *flat, enum kern_dtype type);
 
-void block_params(const struct params *p, int32_t layer, void *flat, enum kern_dtype type,
-                  struct block_params *out);
+/* flat of the block's unit, adapters of that of its adapters; either may be NULL. */
+void block_params(const struct params *p, int32_t layer, void *flat, void *adapters,
+                  enum kern_dtype type, struct block_params *out);
 
 /* What the forward leaves for the backward; N rows.  raw, stats_post: what a sandwich norm
  * of attention (1) and MLP (2) saw; else none. */
@@ -49,6 +54,7 @@ struct block_env {
     /* Forward only: so many rows of the one sequence came before; acts' qkv, att and lse
      * begin with theirs, and their qkv is there.  rope begins with the first new row. */
     int64_t past;
+    struct lora_env lora; /* where there are adapters */
 };
 
 /* What it costs to make a member of block_acts once more in the backward: the input can not

@@ -8,24 +8,27 @@
 const struct family families[] = {
     [FAMILY_GPT2]    = { .name = "gpt2", .norm = KERN_LAYERNORM, .norm_bias = true,
                          .pos = POS_LEARNED, .act = KERN_GELU_TANH, .qkv_bias = true,
-                         .out_bias = true, .mlp_bias = true, .tied = true, .norm_eps = 1e-5 },
+                         .out_bias = true, .mlp_bias = true, .tied = true, .norm_eps = 1e-5,
+                         .one_qkv = true },
     [FAMILY_LLAMA]   = { .name = "llama", .norm = KERN_RMSNORM, .pos = POS_ROPE,
                          .pairing = KERN_ROPE_HALF, .rope_share = 1, .act = KERN_SWIGLU,
                          .norm_eps = 1e-5 },
     [FAMILY_BLOOM]   = { .name = "bloom", .norm = KERN_LAYERNORM, .norm_bias = true,
                          .embed_norm = true, .pos = POS_ALIBI, .act = KERN_GELU_TANH,
                          .qkv_bias = true, .out_bias = true, .mlp_bias = true, .tied = true,
-                         .norm_eps = 1e-5 },
+                         .norm_eps = 1e-5, .one_qkv = true },
     [FAMILY_GLM]     = { .name = "glm", .norm = KERN_RMSNORM, .pos = POS_ROPE,
                          .pairing = KERN_ROPE_INTERLEAVED, .rope_share = 0.5,
-                         .act = KERN_SWIGLU, .qkv_bias = true, .norm_eps = 1.5625e-7 },
+                         .act = KERN_SWIGLU, .qkv_bias = true, .norm_eps = 1.5625e-7,
+                         .one_gate_up = true },
     [FAMILY_CHATGLM] = { .name = "chatglm", .norm = KERN_RMSNORM, .pos = POS_ROPE,
                          .pairing = KERN_ROPE_INTERLEAVED, .rope_share = 0.5,
-                         .act = KERN_SWIGLU, .qkv_bias = true, .norm_eps = 1e-5 },
+                         .act = KERN_SWIGLU, .qkv_bias = true, .norm_eps = 1e-5,
+                         .one_qkv = true, .one_gate_up = true },
     [FAMILY_GLM4]    = { .name = "glm4", .norm = KERN_RMSNORM, .sandwich = true,
                          .pos = POS_ROPE, .pairing = KERN_ROPE_INTERLEAVED,
                          .rope_share = 0.5, .act = KERN_SWIGLU, .qkv_bias = true,
-                         .norm_eps = 1e-5 },
+                         .norm_eps = 1e-5, .one_gate_up = true },
 };
 /* clang-format on */
 
@@ -52,6 +55,7 @@ static kr_status check_stretch(const struct model_shape *s)
 kr_status model_shape_check(const struct model_shape *s)
 {
     int64_t turned = model_rope_dims(s);
+    char names[LORA_TEXT];
 
     if (s->heads % s->kv_heads != 0)
         return KR_FAIL(KR_ERR_ARG,
@@ -63,6 +67,9 @@ kr_status model_shape_check(const struct model_shape *s)
                        "rotary positions need pairs: %" PRId64
                        " channels of heads of %" PRId64 " cannot be turned",
                        turned, s->head_dim);
+    if (s->lora.rank > 0 && s->lora.sites == 0)
+        return KR_FAIL(KR_ERR_ARG, "lora.targets: want all, or a list of what %s has: %s",
+                       s->family->name, lora_print(lora_sites(s->family), names));
     return check_stretch(s);
 }
 
@@ -216,12 +223,27 @@ static double attention_flops(const struct model_shape *s, int64_t seq)
            (double)seq;
 }
 
+/* Elements of all adapters. */
+static double adapters(const struct model_shape *s)
+{
+    double sum = 0;
+
+    for (int i = 0; i < LORA_SITES; i++) {
+        int64_t first, rows;
+
+        if (!lora_has(&s->lora, i)) continue;
+        lora_rows(s, i, &first, &rows);
+        sum += (double)(s->layers * s->lora.rank * (rows + lora_inputs(s, i)));
+    }
+    return sum;
+}
+
 double model_flops_per_token(const struct model_shape *s, int64_t seq)
 {
     double matrices = (double)s->layers * block_matrices(s);
 
-    return 6 * (matrices + (double)s->vocab * (double)s->dim) +
-           attention_flops(s, seq) / 2;
+    return (s->lora.rank ? 4 : 6) * (matrices + (double)s->vocab * (double)s->dim) +
+           6 * adapters(s) + attention_flops(s, seq) / 2;
 }
 
 double model_flops_per_token_palm(const struct model_shape *s, int64_t seq)

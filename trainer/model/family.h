@@ -8,7 +8,7 @@
 #ifndef TRAIN_FAMILY_H
 #define TRAIN_FAMILY_H
 
-#include "kernels/kernels.h"
+#include "trainer/model/lora.h"
 
 enum pos_kind { POS_LEARNED, POS_ROPE, POS_ALIBI };
 
@@ -25,6 +25,8 @@ struct family {
     bool qkv_bias, out_bias, mlp_bias; /* these and what follows: unless the model says */
     bool tied;                         /* output matrix is the token embedding */
     double norm_eps;
+    /* Elsewhere one matrix for what lies together here, so one adapter (lora.h). */
+    bool one_qkv, one_gate_up;
 };
 
 /* In the order of the setting model.family: FAMILY_CHOICES. */
@@ -72,6 +74,7 @@ struct model_shape {
     int64_t rope_dims; /* rotated channels of each head */
     double norm_eps;
     enum as_family tied, qkv_bias, out_bias, mlp_bias;
+    struct lora lora; /* of rank 0: none */
 };
 
 /* KR_ERR_ARG with one line if the sizes do not fit together (heads over kv_heads, pairs
@@ -102,7 +105,8 @@ void model_alibi_slopes(const struct model_shape *s, float *slopes);
 
 /* Floating point operations of forward and backward per token: 6 N_mm + 6 L H D T, with
  * N_mm the elements of all matrices that multiply (head included, embedding not) and
- * half of the T x T scores (causal); PaLM's convention is 6 N + 12 L H D T. */
+ * half of the T x T scores (causal); PaLM's convention is 6 N + 12 L H D T.  A frozen
+ * matrix has no gradient, so beside adapters of N_ab elements it is 4 N_mm + 6 N_ab. */
 double model_flops_per_token(const struct model_shape *s, int64_t seq);
 double model_flops_per_token_palm(const struct model_shape *s, int64_t seq);
 

@@ -1,36 +1,14 @@
-/* model.c - embedding, blocks, head. */
-#include "trainer/model/model.h"
+/* model.c - life, embedding and blocks; model_head.c is the rest. */
+#include "trainer/model/model_parts.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "trainer/model/block.h"
 
 /* So many logits exist at a time: what caches hold; in bf16 what it takes to fill a GPU. */
 enum { CHUNK_CACHE = 1 << 24, CHUNK_GPU = 1 << 29, CHUNK_ROWS = 64 };
-
-struct model {
-    struct model_shape shape;
-    const struct params *params;
-    struct kern_queue *q;
-    struct kern_device *device;
-    enum kern_dtype type, wide; /* of the device */
-    bool train;
-    unsigned kept;       /* roles of what each layer keeps for the backward (block.h) */
-    int64_t rows, chunk; /* most tokens; rows of logits at a time */
-    void *block;         /* device memory of everything below */
-    size_t bytes;
-    struct block_acts *acts; /* of each layer; without training one for all */
-    struct block_scratch scratch;
-    struct kern_mat rope, last, stats, normed, d, d_normed, logits, loss;
-    struct kern_mat embedded, embed_stats; /* before a norm of the embedding, or none */
-    float *slopes;                         /* of ALiBi, or NULL */
-    void *cache;  /* of model_next: qkv (context, (H + 2K) D) of each layer, or NULL */
-    bool caching; /* model_next runs, */
-    int64_t past; /* after so many rows that are in the cache */
-};
 
 /* ---- layout ---------------------------------------------------------------------------- */
 
@@ -63,7 +41,9 @@ static void lay_out(struct model *m, struct arena *a)
     m->normed = arena_mat(a, m->rows, s->dim);
     m->logits = kern_cols(arena_mat(a, m->chunk, wide), 0, s->vocab);
     m->loss = arena_wide(a, 1, m->rows);
+    if (s->lora.rank) m->low = arena_mat(a, m->rows, s->lora.rank);
     if (!m->train) return;
+    if (s->lora.rank) m->d_low = arena_mat(a, m->rows, s->lora.rank);
     block_lay_out_scratch(a, s, m->rows, &m->scratch);
     m->d = arena_mat(a, m->rows, s->dim);
     m->d_normed = arena_mat(a, m->rows, s->dim);
@@ -145,6 +125,7 @@ static kr_status size_up(struct model *m, const struct model_shape *shape,
     m->wide = wide;
     m->train = train;
     m->kept = train ? kept[recompute] : BLOCK_ALL;
+    if (shape->lora.rank) m->lora_scale = shape->lora.alpha / (double)shape->lora.rank;
     m->rows = sequences * shape->context;
     m->chunk = chunk_rows(m->rows, shape->vocab, type);
     TRY(mem_alloc(&m->acts, (size_t)(train ? shape->layers : 1), sizeof *m->acts,
@@ -208,71 +189,55 @@ size_t model_bytes(const struct model *m) { return m->bytes; }
 
 /* ---- views for one micro-batch ---------------------------------------------------------- */
 
-/* The first n rows; of per-row tables, columns. */
-static struct kern_mat head_rows(struct kern_mat m, int64_t n)
-{
-    return kern_rows(m, 0, n);
-}
-static struct kern_mat head_cols(struct kern_mat m, int64_t n)
-{
-    return kern_cols(m, 0, n);
-}
-
 /* The batch may be smaller than what the model was opened for. */
 static struct block_acts cut_acts(const struct block_acts *a, int64_t n)
 {
     return (struct block_acts){
-        head_rows(a->x, n),           head_cols(a->stats1, n),
-        head_rows(a->normed1, n),     head_rows(a->qkv, n),
-        head_rows(a->att, n),         head_cols(a->lse, n),
-        head_rows(a->raw1, n),        head_cols(a->stats_post1, n),
-        head_rows(a->mid, n),         head_cols(a->stats2, n),
-        head_rows(a->normed2, n),     head_rows(a->up, n),
-        head_rows(a->act, n),         head_rows(a->raw2, n),
-        head_cols(a->stats_post2, n),
+        first_rows(a->x, n),           first_cols(a->stats1, n),
+        first_rows(a->normed1, n),     first_rows(a->qkv, n),
+        first_rows(a->att, n),         first_cols(a->lse, n),
+        first_rows(a->raw1, n),        first_cols(a->stats_post1, n),
+        first_rows(a->mid, n),         first_cols(a->stats2, n),
+        first_rows(a->normed2, n),     first_rows(a->up, n),
+        first_rows(a->act, n),         first_rows(a->raw2, n),
+        first_cols(a->stats_post2, n),
     };
 }
 
 static struct block_scratch cut_scratch(const struct block_scratch *s, int64_t n)
 {
     return (struct block_scratch){
-        head_rows(s->d_normed, n), head_rows(s->d_att, n), head_rows(s->d_qkv, n),
-        head_cols(s->delta, n),    head_rows(s->d_up, n),  head_rows(s->d_act, n),
-        head_rows(s->d_raw, n),
+        first_rows(s->d_normed, n), first_rows(s->d_att, n), first_rows(s->d_qkv, n),
+        first_cols(s->delta, n),    first_rows(s->d_up, n),  first_rows(s->d_act, n),
+        first_rows(s->d_raw, n),
     };
 }
 
 static struct block_env env_of(const struct model *m, const struct batch *b)
 {
+    int64_t n = model_rows(b);
     struct kern_mat rope = m->rope;
 
     if (m->past && rope.at) rope = kern_rows(rope, m->past, rope.rows - m->past);
-    return (
-        struct block_env){ m->q, &m->shape, rope, m->slopes, b->seq, b->start, m->past };
+    return (struct block_env){
+        .q = m->q,
+        .shape = &m->shape,
+        .rope = rope,
+        .slopes = m->slopes,
+        .seq = b->seq,
+        .start = b->start,
+        .past = m->past,
+        .lora = { m->q, m->lora_scale, first_rows(m->low, n), first_rows(m->d_low, n) },
+    };
 }
-
-static int64_t rows_of(const struct batch *b) { return b->sequences * b->seq; }
 
 static kr_status check_batch(const struct model *m, const struct batch *b)
 {
     if (b->seq >= 1 && b->seq <= m->shape.context && b->sequences >= 1 &&
-        rows_of(b) <= m->rows)
+        model_rows(b) <= m->rows)
         return KR_OK;
     return KR_FAIL(KR_ERR_ARG, "a batch of %" PRId64 " sequences of %" PRId64 " tokens",
                    b->sequences, b->seq);
-}
-
-static struct kern_mat view(const struct model *m, int32_t unit, const char *name,
-                            void *flat)
-{
-    return params_view(m->params, unit, name, flat, m->type);
-}
-
-/* Gradients of weights are wide. */
-static struct kern_mat view_grad(const struct model *m, int32_t unit, const char *name,
-                                 void *flat)
-{
-    return params_view(m->params, unit, name, flat, m->wide);
 }
 
 /* Views of the cache and of what attention makes, past rows first. */
@@ -283,21 +248,21 @@ static void with_past(const struct model *m, int64_t layer, int64_t n,
     size_t at = (size_t)(layer * m->shape.context * cols) * kern_dtype_bytes(m->type);
 
     acts->qkv = kern_mat((char *)m->cache + at, rows, cols, m->type);
-    acts->att = head_rows(acts_of(m, layer)->att, rows);
-    acts->lse = head_cols(acts_of(m, layer)->lse, rows);
+    acts->att = first_rows(acts_of(m, layer)->att, rows);
+    acts->lse = first_cols(acts_of(m, layer)->lse, rows);
 }
 
 /* Input of layer l; of layer L, the output of the last. */
 static struct kern_mat input_of(const struct model *m, int64_t layer, int64_t n)
 {
-    return head_rows(layer == m->shape.layers ? m->last : acts_of(m, layer)->x, n);
+    return first_rows(layer == m->shape.layers ? m->last : acts_of(m, layer)->x, n);
 }
 
 /* ---- forward ---------------------------------------------------------------------------- */
 
 static kr_status embed(struct model *m, const struct weights *w, const struct batch *b)
 {
-    int64_t n = rows_of(b);
+    int64_t n = model_rows(b);
     struct kern_mat x = input_of(m, 0, n);
     bool normed = m->shape.family->embed_norm;
     struct kern_mat position;
@@ -305,35 +270,62 @@ static kr_status embed(struct model *m, const struct weights *w, const struct ba
     kr_status st;
 
     TRY(w->acquire(w->self, 0, &flat));
-    position = view(m, 0, "embed.position", flat);
+    position = model_view(m, 0, "embed.position", flat);
     if (position.at) position = kern_rows(position, m->past, position.rows - m->past);
-    st = kern_embed_fwd(m->q, normed ? head_rows(m->embedded, n) : x, b->token,
-                        view(m, 0, "embed.token", flat), position, b->seq);
+    st = kern_embed_fwd(m->q, normed ? first_rows(m->embedded, n) : x, b->token,
+                        model_view(m, 0, "embed.token", flat), position, b->seq);
     if (st == KR_OK && normed)
         st = kern_norm_fwd(
-            m->q, m->shape.family->norm, x, head_cols(m->embed_stats, n),
-            head_rows(m->embedded, n), view(m, 0, "embed.norm.weight", flat),
-            view(m, 0, "embed.norm.bias", flat), model_norm_eps(&m->shape));
+            m->q, m->shape.family->norm, x, first_cols(m->embed_stats, n),
+            first_rows(m->embedded, n), model_view(m, 0, "embed.norm.weight", flat),
+            model_view(m, 0, "embed.norm.bias", flat), model_norm_eps(&m->shape));
     w->release(w->self, 0);
     return st;
+}
+
+/* The units of a layer: the block's and, where there are adapters, theirs. */
+struct layer_units {
+    int block, lora; /* lora: -1 */
+    void *block_flat, *lora_flat;
+};
+
+static kr_status acquire_layer(const struct model *m, const struct weights *w,
+                               int64_t layer, struct layer_units *out)
+{
+    struct layer_units u = { (int)layer + 1, params_lora_unit(m->params, layer), NULL,
+                             NULL };
+    kr_status st;
+
+    TRY(w->acquire(w->self, u.block, &u.block_flat));
+    st = u.lora < 0 ? KR_OK : w->acquire(w->self, u.lora, &u.lora_flat);
+    if (st == KR_OK)
+        *out = u;
+    else
+        w->release(w->self, u.block);
+    return st;
+}
+
+static void release_layer(const struct weights *w, const struct layer_units *u)
+{
+    if (u->lora >= 0) w->release(w->self, u->lora);
+    w->release(w->self, u->block);
 }
 
 static kr_status forward_layer(struct model *m, const struct weights *w,
                                const struct batch *b, int64_t layer)
 {
-    struct block_acts acts = cut_acts(acts_of(m, layer), rows_of(b));
+    struct block_acts acts = cut_acts(acts_of(m, layer), model_rows(b));
     struct block_env env = env_of(m, b);
-    struct kern_mat out = input_of(m, layer + 1, rows_of(b));
+    struct kern_mat out = input_of(m, layer + 1, model_rows(b));
     struct block_params params;
-    int unit = (int)layer + 1;
-    void *flat;
+    struct layer_units u;
     kr_status st;
 
-    TRY(w->acquire(w->self, unit, &flat));
-    block_params(m->params, (int32_t)layer, flat, m->type, &params);
-    if (m->caching) with_past(m, layer, rows_of(b), &acts);
+    TRY(acquire_layer(m, w, layer, &u));
+    block_params(m->params, (int32_t)layer, u.block_flat, u.lora_flat, m->type, &params);
+    if (m->caching) with_past(m, layer, model_rows(b), &acts);
     st = block_fwd(&env, &params, &acts, out);
-    w->release(w->self, unit);
+    release_layer(w, &u);
     return st;
 }
 
@@ -347,146 +339,45 @@ static kr_status forward(struct model *m, const struct weights *w, const struct 
     return KR_OK;
 }
 
-/* ---- head ------------------------------------------------------------------------------- */
+/* ---- backward --------------------------------------------------------------------------- */
 
-/* The head's matrix and norm, with the units they lie in held. */
-struct head {
-    int norm_unit, matrix_unit;
-    struct kern_mat norm, norm_bias, matrix;
-};
-
-static const char *matrix_name(const struct model *m)
+/* Where gradients of a layer go. */
+static kr_status layer_grads(const struct model *m, const struct weights *w,
+                             const struct layer_units *u, int64_t layer,
+                             struct block_params *out, bool *add)
 {
-    return model_tied(&m->shape) ? "embed.token" : "head.weight";
-}
+    void *flat, *lora = NULL;
 
-static kr_status acquire_head(struct model *m, const struct weights *w, struct head *out)
-{
-    struct head h = { .norm_unit = m->params->units - 1 };
-    void *flat;
-    kr_status st;
-
-    h.matrix_unit = model_tied(&m->shape) ? 0 : h.norm_unit;
-    TRY(w->acquire(w->self, h.norm_unit, &flat));
-    h.norm = view(m, h.norm_unit, "norm.weight", flat);
-    h.norm_bias = view(m, h.norm_unit, "norm.bias", flat);
-    st = w->acquire(w->self, h.matrix_unit, &flat);
-    if (st != KR_OK) {
-        w->release(w->self, h.norm_unit);
-        return st;
-    }
-    h.matrix = view(m, h.matrix_unit, matrix_name(m), flat);
-    *out = h;
+    TRY(model_grads(m, w, u->block, &flat, add));
+    if (u->lora >= 0) TRY(model_grads(m, w, u->lora, &lora, add));
+    block_params(m->params, (int32_t)layer, flat, lora, m->wide, out);
     return KR_OK;
 }
-
-static void release_head(const struct weights *w, const struct head *h)
-{
-    w->release(w->self, h->matrix_unit);
-    w->release(w->self, h->norm_unit);
-}
-
-static kr_status norm_last(struct model *m, const struct head *h, int64_t n)
-{
-    const struct family *f = m->shape.family;
-
-    return kern_norm_fwd(m->q, f->norm, head_rows(m->normed, n), head_cols(m->stats, n),
-                         head_rows(m->last, n), h->norm, h->norm_bias,
-                         model_norm_eps(&m->shape));
-}
-
-/* Logits and losses of rows at .. at + n; their gradient too if grad_scale is not 0. */
-static kr_status chunk_loss(struct model *m, const struct head *h, const struct batch *b,
-                            int64_t at, int64_t n, double grad_scale)
-{
-    struct kern_mat logits = head_rows(m->logits, n), x = kern_rows(m->normed, at, n);
-
-    TRY(kern_linear_fwd(m->q, logits, x, h->matrix, kern_none, false));
-    return kern_cross_entropy(m->q, kern_cols(m->loss, at, n),
-                              grad_scale != 0 ? logits : kern_none, logits, b->label + at,
-                              grad_scale);
-}
-
-static int64_t chunk_len(const struct model *m, int64_t at, int64_t rows)
-{
-    return rows - at < m->chunk ? rows - at : m->chunk;
-}
-
-static kr_status head_eval(struct model *m, const struct weights *w,
-                           const struct batch *b)
-{
-    int64_t rows = rows_of(b);
-    struct head h;
-    kr_status st;
-
-    TRY(acquire_head(m, w, &h));
-    TRY_OR(st, norm_last(m, &h, rows), done);
-    for (int64_t at = 0; at < rows; at += m->chunk)
-        TRY_OR(st, chunk_loss(m, &h, b, at, chunk_len(m, at, rows), 0), done);
-done:
-    release_head(w, &h);
-    return st;
-}
-
-/* Forward and backward of the head, chunk by chunk; leaves d: the gradient of `last`. */
-static kr_status head_train(struct model *m, const struct weights *w,
-                            const struct batch *b, double grad_scale,
-                            const struct head *h)
-{
-    int64_t rows = rows_of(b);
-    struct kern_mat dw;
-    void *norm_flat, *matrix_flat;
-    bool add, add_matrix;
-
-    TRY(w->grads(w->self, h->norm_unit, &norm_flat, &add));
-    TRY(w->grads(w->self, h->matrix_unit, &matrix_flat, &add_matrix));
-    dw = view_grad(m, h->matrix_unit, matrix_name(m), matrix_flat);
-    TRY(norm_last(m, h, rows));
-    for (int64_t at = 0; at < rows; at += m->chunk) {
-        int64_t n = chunk_len(m, at, rows);
-        struct kern_mat dlogits = head_rows(m->logits, n);
-
-        TRY(chunk_loss(m, h, b, at, n, grad_scale));
-        TRY(kern_linear_bwd_x(m->q, kern_rows(m->d_normed, at, n), dlogits, h->matrix,
-                              false));
-        TRY(kern_linear_bwd_w(m->q, dw, kern_none, dlogits, kern_rows(m->normed, at, n),
-                              add_matrix || at > 0));
-    }
-    return kern_norm_bwd(m->q, m->shape.family->norm, head_rows(m->d, rows), false,
-                         view_grad(m, h->norm_unit, "norm.weight", norm_flat),
-                         view_grad(m, h->norm_unit, "norm.bias", norm_flat), add,
-                         head_rows(m->d_normed, rows), head_rows(m->last, rows), h->norm,
-                         head_cols(m->stats, rows));
-}
-
-/* ---- backward --------------------------------------------------------------------------- */
 
 static kr_status backward_layer(struct model *m, const struct weights *w,
                                 const struct batch *b, int64_t layer)
 {
-    struct block_acts acts = cut_acts(acts_of(m, layer), rows_of(b));
-    struct block_scratch scratch = cut_scratch(&m->scratch, rows_of(b));
+    struct block_acts acts = cut_acts(acts_of(m, layer), model_rows(b));
+    struct block_scratch scratch = cut_scratch(&m->scratch, model_rows(b));
     struct block_env env = env_of(m, b);
     struct block_params params, grads;
-    int unit = (int)layer + 1;
-    void *flat, *grad_flat;
+    struct layer_units u;
     bool add;
     kr_status st;
 
-    TRY(w->acquire(w->self, unit, &flat));
-    TRY_OR(st, w->grads(w->self, unit, &grad_flat, &add), done);
-    block_params(m->params, (int32_t)layer, flat, m->type, &params);
-    block_params(m->params, (int32_t)layer, grad_flat, m->wide, &grads);
+    TRY(acquire_layer(m, w, layer, &u));
+    TRY_OR(st, layer_grads(m, w, &u, layer, &grads, &add), done);
+    block_params(m->params, (int32_t)layer, u.block_flat, u.lora_flat, m->type, &params);
     /* the members that layers share are still those of the last one */
     if (layer < m->shape.layers - 1)
         TRY_OR(st, block_remake(&env, &params, &acts, &scratch, m->kept), done);
     TRY_OR(st,
            block_bwd(&env, &params, &grads, add, &acts, &scratch,
-                     head_rows(m->d, rows_of(b))),
+                     first_rows(m->d, model_rows(b))),
            done);
-    st = w->grads_ready(w->self, unit);
+    st = model_grads_ready(m, w, u.lora < 0 ? u.block : u.lora);
 done:
-    w->release(w->self, unit);
+    release_layer(w, &u);
     return st;
 }
 
@@ -494,7 +385,7 @@ done:
 static kr_status backward_embed_norm(struct model *m, const struct weights *w,
                                      const struct batch *b)
 {
-    struct kern_mat d = head_rows(m->d, rows_of(b));
+    struct kern_mat d = first_rows(m->d, model_rows(b));
     void *flat, *grad_flat;
     bool add;
     kr_status st;
@@ -502,11 +393,11 @@ static kr_status backward_embed_norm(struct model *m, const struct weights *w,
     TRY(w->acquire(w->self, 0, &flat));
     TRY_OR(st, w->grads(w->self, 0, &grad_flat, &add), done);
     st = kern_norm_bwd(m->q, m->shape.family->norm, d, false,
-                       view_grad(m, 0, "embed.norm.weight", grad_flat),
-                       view_grad(m, 0, "embed.norm.bias", grad_flat), add, d,
-                       head_rows(m->embedded, rows_of(b)),
-                       view(m, 0, "embed.norm.weight", flat),
-                       head_cols(m->embed_stats, rows_of(b)));
+                       model_view_grad(m, 0, "embed.norm.weight", grad_flat),
+                       model_view_grad(m, 0, "embed.norm.bias", grad_flat), add, d,
+                       first_rows(m->embedded, model_rows(b)),
+                       model_view(m, 0, "embed.norm.weight", flat),
+                       first_cols(m->embed_stats, model_rows(b)));
 done:
     w->release(w->self, 0);
     return st;
@@ -519,14 +410,15 @@ static kr_status backward_embed(struct model *m, const struct weights *w,
     struct kern_mat d_token, d_position;
     void *flat;
 
+    if (m->params->frozen) return KR_OK;
     if (m->shape.family->embed_norm) TRY(backward_embed_norm(m, w, b));
     TRY(w->grads(w->self, 0, &flat, &add));
-    d_token = view_grad(m, 0, "embed.token", flat);
-    d_position = view_grad(m, 0, "embed.position", flat);
+    d_token = model_view_grad(m, 0, "embed.token", flat);
+    d_position = model_view_grad(m, 0, "embed.position", flat);
     /* a tied matrix has the head's gradient already */
     if (tied && !add && d_position.at) TRY(kern_fill(m->q, d_position, 0));
-    TRY(kern_embed_bwd(m->q, d_token, d_position, b->token, head_rows(m->d, rows_of(b)),
-                       b->seq, add || tied));
+    TRY(kern_embed_bwd(m->q, d_token, d_position, b->token,
+                       first_rows(m->d, model_rows(b)), b->seq, add || tied));
     return w->grads_ready(w->self, 0);
 }
 
@@ -537,42 +429,25 @@ kr_status model_eval(struct model *m, const struct weights *w, const struct batc
 {
     TRY(forward(m, w, b));
     TRY(head_eval(m, w, b));
-    return kern_sum(m->q, loss, head_cols(m->loss, rows_of(b)));
+    return kern_sum(m->q, loss, first_cols(m->loss, model_rows(b)));
 }
 
 kr_status model_train(struct model *m, const struct weights *w, const struct batch *b,
                       double grad_scale, double *loss)
 {
-    struct head h;
-    kr_status st;
-
     TRY(forward(m, w, b));
-    TRY(acquire_head(m, w, &h));
-    st = head_train(m, w, b, grad_scale, &h);
-    if (st == KR_OK) st = w->grads_ready(w->self, h.norm_unit);
-    release_head(w, &h);
-    if (st != KR_OK) return st;
+    TRY(head_train(m, w, b, grad_scale));
     for (int64_t l = m->shape.layers - 1; l >= 0; l--)
         TRY(backward_layer(m, w, b, l));
     TRY(backward_embed(m, w, b));
-    return kern_sum(m->q, loss, head_cols(m->loss, rows_of(b)));
+    return kern_sum(m->q, loss, first_cols(m->loss, model_rows(b)));
 }
 
 kr_status model_logits(struct model *m, const struct weights *w, const struct batch *b,
                        struct kern_mat logits)
 {
-    int64_t rows = rows_of(b);
-    struct head h;
-    kr_status st;
-
     TRY(forward(m, w, b));
-    TRY(acquire_head(m, w, &h));
-    TRY_OR(st, norm_last(m, &h, rows), done);
-    st = kern_linear_fwd(m->q, logits, kern_rows(m->normed, rows - 1, 1), h.matrix,
-                         kern_none, false);
-done:
-    release_head(w, &h);
-    return st;
+    return head_logits(m, w, b, logits);
 }
 
 kr_status model_open_cache(struct model *m)

@@ -9,7 +9,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 
-enum { PER_BLOCK = 16, OTHERS = 8 };
+enum { PER_BLOCK = 16 + 2 * LORA_SITES, OTHERS = 8 };
 static const double base_std = 0.02; /* GPT-2's */
 
 /* Append one parameter to the unit; rows == 0: there is none. */
@@ -27,7 +27,7 @@ static void add(struct params *p, int32_t unit, const char *name, int64_t rows,
     new->offset = *len;
     new->init = init;
     new->std = std;
-    new->decay = rows > 1;
+    new->decay = rows > 1 || init == INIT_UNIFORM;
     *len += (rows * cols + PARAMS_ALIGN - 1) / PARAMS_ALIGN * PARAMS_ALIGN;
     p->total += rows * cols;
     p->count++;
@@ -79,10 +79,35 @@ static void add_block(struct params *p, int32_t layer, const struct model_shape 
 #undef AT
 }
 
+/* Adapters: A as torch's Linear and PEFT begin it (Kaiming's uniform with a = sqrt 5, that is
+ * up to 1 / sqrt(in)), B zero, so that they begin by changing nothing. */
+static void add_lora(struct params *p, int32_t layer, const struct model_shape *s)
+{
+    int32_t unit = params_lora_unit(p, layer);
+    char name[PARAMS_NAME];
+
+    for (int i = 0; i < LORA_SITES; i++) {
+        int64_t first, rows, in = lora_inputs(s, i);
+
+        if (!lora_has(&s->lora, i)) continue;
+        lora_rows(s, i, &first, &rows);
+        snprintf(name, sizeof name, "block.%d.lora.%s.a", layer, lora_name(i));
+        add(p, unit, name, s->lora.rank, in, INIT_UNIFORM, 1 / sqrt(3 * (double)in));
+        snprintf(name, sizeof name, "block.%d.lora.%s.b", layer, lora_name(i));
+        add(p, unit, name, rows, s->lora.rank, INIT_ZERO, 0);
+    }
+}
+
 kr_status params_build(struct params *out, const struct model_shape *s)
 {
     struct params p = { .units = (int32_t)s->layers + 2 };
+    int32_t head = p.units - 1;
     kr_status st;
+
+    if (s->lora.rank > 0) {
+        p.frozen = p.units;
+        p.units += (int32_t)s->layers;
+    }
 
     TRY_OR(st,
            mem_alloc(&p.list, (size_t)(PER_BLOCK * s->layers + OTHERS), sizeof *p.list,
@@ -97,9 +122,15 @@ kr_status params_build(struct params *out, const struct model_shape *s)
     if (s->family->embed_norm) add_norm(&p, 0, "embed.norm", s);
     for (int32_t l = 0; l < s->layers; l++)
         add_block(&p, l, s);
-    add_norm(&p, p.units - 1, "norm", s);
-    add_linear(&p, p.units - 1, "head", model_tied(s) ? 0 : s->vocab, s->dim, false,
-               base_std);
+    add_norm(&p, head, "norm", s);
+    add_linear(&p, head, "head", model_tied(s) ? 0 : s->vocab, s->dim, false, base_std);
+    p.trained = p.total;
+    if (p.frozen) {
+        p.first = p.count;
+        for (int32_t l = 0; l < s->layers; l++)
+            add_lora(&p, l, s);
+        p.trained = p.total - p.trained;
+    }
     *out = p;
 done:
     if (st != KR_OK) params_free(&p);
@@ -132,6 +163,11 @@ void params_init(const struct params *p, int32_t i, uint64_t seed, int64_t begin
         case INIT_NORMAL:
             out[k] =
                 par->std * rng_normal(seed, RNG_INIT, (uint32_t)i, (uint64_t)(begin + k));
+            break;
+        case INIT_UNIFORM:
+            out[k] =
+                par->std * sqrt(3) *
+                (2 * rng_uniform(seed, RNG_INIT, (uint32_t)i, (uint64_t)(begin + k)) - 1);
         }
     }
 }

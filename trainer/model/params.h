@@ -13,6 +13,11 @@
  *                .mlp.down.weight (C, F) .bias   .post2.weight
  *   unit L + 1   norm.weight .bias   head.weight (V, C), absent when tied
  *
+ *   unit L + 2 + l   block.l.lora.SITE.a (r, in)   block.l.lora.SITE.b (rows, r)   (lora.h)
+ *
+ * With adapters the first L + 2 units are frozen: nothing of them is trained, so they have
+ * weights and nothing else, and checkpoints leave them out.
+ *
  * A family lacks some of them; qkv holds all query heads, then all key heads, then all
  * value heads.
  */
@@ -23,7 +28,8 @@
 
 enum { PARAMS_ALIGN = 64 /* elements */, PARAMS_NAME = 96 };
 
-enum param_init { INIT_ZERO, INIT_ONE, INIT_NORMAL };
+/* UNIFORM: in [-std sqrt(3), std sqrt(3)). */
+enum param_init { INIT_ZERO, INIT_ONE, INIT_NORMAL, INIT_UNIFORM };
 
 struct param {
     char name[PARAMS_NAME];
@@ -38,13 +44,22 @@ struct param {
 struct params {
     struct param *list; /* by unit, then offset */
     int32_t count, units;
+    int32_t frozen;    /* units before this one are not trained; 0: all are */
+    int32_t first;     /* of the list that is trained */
     int64_t *unit_len; /* elements of each unit's flat array, gaps included */
-    int64_t total;     /* elements of all parameters, gaps excluded */
+    int64_t total;     /* elements of all parameters, gaps excluded, */
+    int64_t trained;   /* and of those that are trained */
 };
 
 /* Build the list; the caller frees it with params_free. */
 kr_status params_build(struct params *out, const struct model_shape *shape);
 void params_free(struct params *p);
+
+/* Unit of the adapters of a block, -1 if there are none. */
+static inline int32_t params_lora_unit(const struct params *p, int64_t layer)
+{
+    return p->frozen ? p->frozen + (int32_t)layer : -1;
+}
 
 /* Index by name, -1 if there is none. */
 int32_t params_find(const struct params *p, const char *name);

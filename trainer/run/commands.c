@@ -11,6 +11,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "scheduler/exitcode.h"
+#include "trainer/run/base.h"
 #include "trainer/run/init.h"
 #include "trainer/run/loop.h"
 #include "trainer/run/plan.h"
@@ -166,7 +167,8 @@ static kr_status parse_train(int argc, char **argv, struct train_args *a,
     strcpy(init, set->init);
     TRY(cfg_defaults(settings_table, set));
     TRY(init_settings(init, a->run, set));
-    return read_settings(argc, argv, a, set);
+    TRY(read_settings(argc, argv, a, set));
+    return base_pin(set, a->run);
 }
 
 static void tell_enter(void *pulse, uint64_t number, const char *name)

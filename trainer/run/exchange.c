@@ -38,7 +38,7 @@ static int64_t blocks_in(int64_t elements)
     return (elements + KERN_SUM_BLOCK - 1) / KERN_SUM_BLOCK;
 }
 
-/* Blocks of one rank's chunk of a unit; the same on all ranks. */
+/* Blocks of one rank's chunk of a unit that is trained; the same on all ranks. */
 static int64_t unit_blocks(const struct trainer *t, int unit)
 {
     return blocks_in(part_chunk(t->params.unit_len[unit], comm_size(t->comm)));
@@ -62,7 +62,7 @@ kr_status exchange_open(struct trainer *t)
     size_t leaves = (size_t)leaf_room(t), ranks = (size_t)comm_size(t->comm), row;
 
     if (t->training)
-        for (int u = 0; u < t->params.units; u++)
+        for (int u = t->params.frozen; u < t->params.units; u++)
             t->block_room += unit_blocks(t, u);
     row = (size_t)row_len(t);
     TRY(open_sums(t, leaves, (size_t)t->block_room));
@@ -88,7 +88,7 @@ static kr_status own_blocks(struct trainer *t)
     const struct shard_own *share = shard_share(t->shard, &count);
     int64_t at = 0;
 
-    for (int u = 0; u < count; u++) {
+    for (int u = t->params.frozen; u < count; u++) {
         int64_t n = share[u].span.end - share[u].span.begin;
 
         if (n > 0)
@@ -148,11 +148,11 @@ static kr_status sum_blocks(const struct trainer *t, double *squares)
     double *scratch = NULL, sum = 0;
     int64_t at = 0, most = 0;
 
-    for (int u = 0; u < t->params.units; u++)
+    for (int u = t->params.frozen; u < t->params.units; u++)
         if (blocks_in(t->params.unit_len[u]) > most)
             most = blocks_in(t->params.unit_len[u]);
     TRY(mem_alloc(&scratch, (size_t)most, sizeof *scratch, "block sums"));
-    for (int u = 0; u < t->params.units; u++) {
+    for (int u = t->params.frozen; u < t->params.units; u++) {
         sum += sum_unit(t, u, at, scratch);
         at += unit_blocks(t, u);
     }

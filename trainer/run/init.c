@@ -6,26 +6,9 @@
 
 #include "base/fs.h"
 #include "base/mem.h"
-#include "checkpoints/catalog.h"
 #include "checkpoints/manifest.h"
+#include "trainer/run/base.h"
 #include "trainer/run/speech.h"
-
-/* The folder of the newest checkpoint of a run, or the checkpoint itself. */
-static kr_status newest_folder(const char *init, char out[FS_PATH])
-{
-    struct catalog c = { 0 };
-    kr_status st = KR_OK;
-
-    TRY(fs_path(out, "%s/manifest.json", init));
-    if (fs_exists(out)) return fs_path(out, "%s", init);
-    TRY(catalog_open(&c, init));
-    if (c.valid > 0)
-        st = fs_path(out, "%s", c.list[0].path);
-    else
-        st = KR_FAIL(KR_ERR_ARG, "train.init = %s: no valid checkpoint there", init);
-    catalog_close(&c);
-    return st;
-}
 
 /* Copy the settings that describe the model. */
 static kr_status take_model(const struct settings *from, struct settings *to,
@@ -48,12 +31,16 @@ static kr_status read_theirs(const char *init, struct settings *out)
     struct manifest m = { 0 };
     kr_status st;
 
-    TRY(newest_folder(init, folder));
+    TRY(base_newest(init, folder));
     TRY(manifest_read(&m, folder));
     st = cfg_defaults(settings_table, out);
     if (st == KR_OK) st = cfg_read_text(settings_table, out, m.settings, folder);
     manifest_free(&m);
-    return st;
+    if (st != KR_OK || out->lora_rank == 0) return st;
+    return KR_FAIL(KR_ERR_ARG,
+                   "train.init = %s: it holds adapters and no model; export it, import "
+                   "that, and start from there",
+                   init);
 }
 
 kr_status init_settings(const char *init, const char *run, struct settings *set)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "trainer/run/base.h"
 #include "trainer/run/resume.h"
 #include "trainer/run/speech.h"
 
@@ -12,7 +13,8 @@ kr_status load_check_sets(char *const *sets, int set_count, struct settings *set
     TRY(cfg_defaults(settings_table, set));
     for (int i = 0; i < set_count; i++) {
         TRY(cfg_set(settings_table, set, sets[i], "--set"));
-        if (strncmp(sets[i] + strspn(sets[i], " "), "model.", 6) == 0)
+        if (strncmp(sets[i] + strspn(sets[i], " "), "model.", 6) == 0 ||
+            strncmp(sets[i] + strspn(sets[i], " "), "lora.", 5) == 0)
             return KR_FAIL(KR_ERR_ARG, "--set %s: the checkpoint says what model it is",
                            sets[i]);
     }
@@ -27,6 +29,7 @@ static kr_status load_weights(struct loaded *l, struct comm *c, struct ckpt *k)
     l->set.shard = 1;
     TRY(settings_check_together(&l->set, c));
     TRY(comm_agree(c, trainer_open(&l->trainer, &l->set, c, false)));
+    TRY_OR(st, base_load(&l->trainer), done);
     TRY_OR(st, comm_agree(c, state_open(&s, &l->trainer)), done);
     TRY_OR(st, ckpt_read(k, l->trainer.q, &s.view), done);
     st = shard_publish(l->trainer.shard, true);

@@ -14,8 +14,8 @@ struct loaded {
 kr_status load_check_sets(char *const *sets, int set_count, struct settings *set);
 
 /* [collective] Weights of the newest valid checkpoint of run directory `path`, or of the
- * checkpoint `path` itself.  sets: "section.key=value" on top of its settings, but not
- * model.*. */
+ * checkpoint `path` itself; beside adapters also those of train.init.  sets:
+ * "section.key=value" on top of its settings, but not model.* and lora.*. */
 kr_status load_model(struct loaded *out, struct comm *c, const char *path,
                      char *const *sets, int set_count);
 void load_close(struct loaded *l);

@@ -15,6 +15,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "trainer/run/base.h"
 #include "trainer/run/loop_parts.h"
 #include "trainer/run/origin.h"
 #include "trainer/run/speech.h"
@@ -26,6 +27,7 @@ static void introduce(const struct loop *l, const char *about)
     const struct trainer *t = &l->trainer;
     const struct model_shape *s = &t->shape;
     const char *by = kern_device_kernels(t->device);
+    char names[LORA_TEXT];
 
     if (!is_first(l)) return;
     LOG_NOTE("%s", about);
@@ -35,6 +37,10 @@ static void introduce(const struct loop *l, const char *about)
              " heads, %.2fM parameters",
              s->family->name, s->layers, s->dim, s->heads, s->kv_heads,
              (double)t->params.total / 1e6);
+    if (s->lora.rank > 0)
+        LOG_NOTE("adapters of rank %" PRId64 " on %s: %.3fM parameters are trained",
+                 s->lora.rank, lora_print(s->lora.sites, names),
+                 (double)t->params.trained / 1e6);
     plan_tell(&l->plan, l->available);
     LOG_NOTE("data %s; held out: %s", dataset_describe(t->train),
              t->valid ? dataset_describe(t->valid) : "nothing");
@@ -310,6 +316,7 @@ static kr_status start(struct loop *l, int64_t end)
     struct resumed from;
 
     pulse_phase(l->pulse, PULSE_READING);
+    TRY(base_load(&l->trainer));
     TRY(resume(l->ckpt, l->keep.snapshot, &l->trainer, &l->state, &from));
     TRY(comm_agree(l->comm, open_files(l)));
     tell_resumed(l, &from, reached);

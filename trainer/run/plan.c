@@ -24,7 +24,7 @@ static size_t staging(const struct params *p, int32_t ranks, enum kern_dtype wid
 {
     size_t elem = kern_dtype_bytes(wide) + 2 * kern_dtype_bytes(moments), len = 0;
 
-    for (int i = 0; i < p->units; i++) {
+    for (int i = p->frozen; i < p->units; i++) {
         struct span own = part_own(p->unit_len[i], ranks, 0);
 
         len += (size_t)(own.end - own.begin);
@@ -39,7 +39,7 @@ static size_t small_things(const struct settings *s, const struct params *p,
     int64_t rows = s->micro_batch * s->context, blocks = 0;
     int64_t leaves = (settings_leaves(s) + ranks - 1) / ranks;
 
-    for (int i = 0; i < p->units; i++)
+    for (int i = p->frozen; i < p->units; i++)
         blocks += part_chunk(p->unit_len[i], ranks) / KERN_SUM_BLOCK;
     return (size_t)(3 * rows) * sizeof(int32_t) + (size_t)(leaves + blocks) * 8;
 }

@@ -22,7 +22,7 @@ static void binding_rows(int64_t step, struct cfg_field out[ROWS])
     int n = 0;
 
     for (const struct cfg_field *f = settings_table; f->name && n < ROWS - 1; f++)
-        if (step > 0 ||
+        if (step > 0 || strncmp(f->name, "lora.", 5) == 0 ||
             (strncmp(f->name, "model.", 6) == 0 && strcmp(f->name, "model.context") != 0))
             out[n++] = *f;
     out[n] = (struct cfg_field){ .name = NULL };
@@ -63,7 +63,7 @@ static kr_status read_first(struct ckpt *k, struct trainer *t, const struct stat
 {
     struct ckpt_state weights = s->view;
 
-    weights.tensor_count = t->params.count;
+    weights.tensor_count = t->params.count - t->params.first;
     weights.piece_count = 0;
     for (int32_t i = 0; i < s->view.piece_count; i++) {
         const struct ckpt_piece *p = &s->pieces[i];
@@ -160,7 +160,7 @@ static kr_status from_disk(struct ckpt *k, struct trainer *t, const struct state
         if (info->step < 0) {
             *out = (struct resumed){ .is_new = true };
             TRY(trainer_clear(t)); /* this may be no first start */
-            return t->set.init[0] ? init_from(t) : trainer_init(t);
+            return t->set.init[0] && !t->params.frozen ? init_from(t) : trainer_init(t);
         }
         st = load(k, t, s, info);
         mem_free(info->settings);

@@ -19,7 +19,8 @@ struct resumed {
  * KR_ERR_ARG: it was made with other settings; one line for each.
  *
  * A checkpoint of step 0 is a model to start from (an import): weights only, and of its
- * settings only the sizes of the model bind.
+ * settings only the sizes of the model and of adapters bind.  Frozen weights are there
+ * already (base.h) and stay.
  */
 kr_status resume(struct ckpt *k, struct snapshot *m, struct trainer *t,
                  const struct state *s, struct resumed *out);

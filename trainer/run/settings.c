@@ -80,6 +80,11 @@ const struct cfg_field settings_table[] = {
                      "AdamW's moments are kept in; bf16 is half the memory and is rounded by chance, right in the mean"),
     CFG_REAL(S, clip, "optim.clip", "1", 0, 1e9, "largest gradient norm; 0: no clipping"),
 
+    CFG_INT_FIXED(S, lora_rank, "lora.rank", "0", 0, 4096, "rank of adapters, which alone are trained, beside the weights of train.init; 0: all is trained"),
+    CFG_REAL_FIXED(S, lora_alpha, "lora.alpha", "16", 1e-6, 1e6, "adapters count alpha / rank times"),
+    CFG_TEXT_FIXED(S, lora_targets, "lora.targets", "all", "matrices that get one, a list of q, k, v (or qkv), o, gate, up (or gate_up), down, as the family has them"),
+    CFG_TEXT_FIXED(S, lora_base, "lora.base", "", "hash of the weights that the adapters belong to; taken from train.init when a run begins"),
+
     CFG_INT(S, shard, "dist.shard", "1", 0, 3, "ZeRO stage: 0 nothing sharded, 1 optimizer state, 2 gradients too, 3 weights too"),
     CFG_ONE_OF_FIXED(S, reduce, "dist.reduce", "canonical", "canonical|library",
                      "order of gradient sums; canonical: the same bits on any number of ranks"),
@@ -135,6 +140,8 @@ void settings_shape(const struct settings *s, struct model_shape *out)
         .qkv_bias = (enum as_family)s->qkv_bias,
         .out_bias = (enum as_family)s->out_bias,
         .mlp_bias = (enum as_family)s->mlp_bias,
+        .lora = { s->lora_rank, s->lora_alpha,
+                  lora_parse(&families[s->family], s->lora_targets) },
     };
 }
 
@@ -211,6 +218,11 @@ kr_status settings_check(const struct settings *s, int32_t ranks)
                        " size",
                        s->dim, s->heads);
     TRY(model_shape_check(&shape));
+    if (s->lora_rank > 0 && !s->init[0])
+        return KR_FAIL(KR_ERR_ARG,
+                       "lora.rank = %" PRId64 " needs train.init: the run or checkpoint "
+                       "whose weights the adapters belong to",
+                       s->lora_rank);
     if (s->batch % s->micro_batch != 0)
         return KR_FAIL(KR_ERR_ARG,
                        "train.batch = %" PRId64

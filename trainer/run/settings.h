@@ -48,6 +48,10 @@ struct settings {
     int64_t warmup;
     int schedule, moments;
 
+    int64_t lora_rank;
+    double lora_alpha;
+    char lora_targets[64], lora_base[40];
+
     int64_t shard;
     int reduce;
     char backend[16];

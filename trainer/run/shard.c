@@ -10,17 +10,20 @@
 
 /* ---- sizes ------------------------------------------------------------------------ */
 
-struct shard_sizes shard_sizes(const struct shard_config *c, int32_t size, int64_t len)
+struct shard_sizes shard_sizes(const struct shard_config *c, int32_t size,
+                               const struct params *p, int unit)
 {
-    int64_t chunk = part_chunk(len, size), padded = chunk * size;
-
-    return (struct shard_sizes){
+    int64_t chunk = part_chunk(p->unit_len[unit], size), padded = chunk * size;
+    struct shard_sizes z = {
         .chunk = chunk,
         .padded = padded,
-        .w = c->stage < 3 ? padded : chunk,
-        .held = c->stage == 0 && c->train ? padded : chunk,
-        .slot = c->stage < 2 ? padded : chunk,
+        .w = shard_is_paged(c, p, unit) ? chunk : padded,
     };
+
+    if (unit < p->frozen) return z;
+    z.held = c->stage == 0 && c->train ? padded : chunk;
+    z.slot = c->stage < 2 ? padded : chunk;
+    return z;
 }
 
 /* Slots that the nodes from `first` on take, each of `step` leaves where that is a node,
@@ -71,7 +74,7 @@ int shard_works(const struct shard_config *c, enum kern_dtype wide,
                 const struct params *p)
 {
     if (!c->train || (c->stage < 2 && c->grads == wide)) return 0;
-    return 1 + is_tied(p) + (c->stage >= 2);
+    return 1 + (is_tied(p) && !p->frozen) + (c->stage >= 2);
 }
 
 int shard_pages(const struct shard_config *c, const struct params *p)
@@ -79,13 +82,39 @@ int shard_pages(const struct shard_config *c, const struct params *p)
     return c->stage < 3 ? 0 : 2 + is_tied(p);
 }
 
-static int64_t longest(const struct params *p)
+/* Elements of the longest of some units, padded, and its chunk. */
+static struct shard_sizes longest(const struct shard_config *c, int32_t size,
+                                  const struct params *p, int begin, int end)
 {
-    int64_t most = 0;
+    struct shard_sizes most = { 0 };
 
-    for (int i = 0; i < p->units; i++)
-        if (p->unit_len[i] > most) most = p->unit_len[i];
+    for (int i = begin; i < end; i++) {
+        struct shard_sizes z = shard_sizes(c, size, p, i);
+
+        if (z.padded > most.padded) most = z;
+    }
     return most;
+}
+
+/* Of those whose gradient moves, and of those that are gathered. */
+static int64_t longest_work(const struct shard_config *c, int32_t size,
+                            const struct params *p)
+{
+    return longest(c, size, p, p->frozen, p->units).padded;
+}
+static int64_t longest_page(const struct shard_config *c, int32_t size,
+                            const struct params *p)
+{
+    return longest(c, size, p, 0, p->frozen ? p->frozen : p->units).padded;
+}
+
+/* The share of a frozen unit while it is loaded. */
+static size_t fill_bytes(const struct shard_config *c, int32_t size,
+                         const struct params *p, enum kern_dtype type,
+                         enum kern_dtype wide)
+{
+    if (type == wide) return 0;
+    return (size_t)longest(c, size, p, 0, p->frozen).chunk * kern_dtype_bytes(wide);
 }
 
 /* Without training nothing is reduced, and weights stay. */
@@ -104,11 +133,10 @@ struct shard_bytes shard_plan(const struct params *params, int32_t size,
     struct shard_config c = effective(config);
     size_t elem = kern_dtype_bytes(type), wide_elem = kern_dtype_bytes(wide);
     size_t grad_elem = kern_dtype_bytes(c.grads), room = wide_elem;
-    size_t most = (size_t)shard_sizes(&c, size, longest(params)).padded;
     struct shard_bytes b = { 0 };
 
     for (int i = 0; i < params->units; i++) {
-        struct shard_sizes z = shard_sizes(&c, size, params->unit_len[i]);
+        struct shard_sizes z = shard_sizes(&c, size, params, i);
 
         b.weights += (size_t)z.w * elem;
         if (type != wide) b.master += (size_t)z.held * wide_elem;
@@ -118,8 +146,11 @@ struct shard_bytes shard_plan(const struct params *params, int32_t size,
     }
     if (c.stage >= 2 && c.grads != wide) room += grad_elem;
     if (shard_needs_got(&c, size)) room += grad_elem;
-    b.moving = most * (room * (size_t)shard_works(&c, wide, params) +
-                       elem * (size_t)shard_pages(&c, params));
+    b.moving =
+        (size_t)longest_work(&c, size, params) * room *
+            (size_t)shard_works(&c, wide, params) +
+        (size_t)longest_page(&c, size, params) * elem * (size_t)shard_pages(&c, params) +
+        fill_bytes(&c, size, params, type, wide);
     return b;
 }
 
@@ -150,6 +181,7 @@ static kr_status open_state(struct shard *s, struct unit *u, const struct shard_
     enum kern_dtype moments = s->config.moments;
 
     TRY(array(s, &u->w, &b->weights, z->w, s->type, "weights"));
+    if (u->frozen) return KR_OK;
     if (s->mixed)
         TRY(array(s, &u->master, &b->master, z->held, s->wide, "master weights"));
     if (!s->config.train) return KR_OK;
@@ -163,16 +195,17 @@ static kr_status open_state(struct shard *s, struct unit *u, const struct shard_
 static kr_status open_unit(struct shard *s, int unit)
 {
     struct unit *u = &s->units[unit];
-    struct shard_sizes z =
-        shard_sizes(&s->config, comm_size(s->comm), s->params->unit_len[unit]);
+    struct shard_sizes z = shard_sizes(&s->config, comm_size(s->comm), s->params, unit);
     struct span share;
 
     u->len = s->params->unit_len[unit];
     u->chunk = z.chunk;
+    u->frozen = unit < s->params->frozen;
+    u->paged = shard_is_paged(&s->config, s->params, unit);
     share = part_own(u->len, comm_size(s->comm), comm_rank(s->comm));
     s->share[unit] = (struct shard_own){ .unit = unit, .span = share };
     s->own[unit] = s->share[unit];
-    if (keeps_all(s)) s->own[unit].span = (struct span){ 0, u->len };
+    if (keeps_all(s) && !u->frozen) s->own[unit].span = (struct span){ 0, u->len };
 
     TRY(kern_event_open(&u->computed, s->device));
     TRY(kern_event_open(&u->reduced, s->device));
@@ -184,7 +217,7 @@ static kr_status open_unit(struct shard *s, int unit)
 static kr_status open_works(struct shard *s)
 {
     int32_t size = comm_size(s->comm);
-    int64_t room = shard_sizes(&s->config, size, longest(s->params)).padded;
+    int64_t room = longest_work(&s->config, size, s->params);
     enum kern_dtype grads = s->config.grads;
     size_t *bytes = &s->bytes.moving;
 
@@ -204,7 +237,7 @@ static kr_status open_works(struct shard *s)
 
 static kr_status open_pages(struct shard *s)
 {
-    int64_t room = shard_sizes(&s->config, comm_size(s->comm), longest(s->params)).padded;
+    int64_t room = longest_page(&s->config, comm_size(s->comm), s->params);
 
     s->pages = shard_pages(&s->config, s->params);
     for (int i = 0; i < s->pages; i++) {
@@ -227,11 +260,12 @@ static void place(const struct shard *s, struct shard_own *o)
 {
     const struct unit *u = &s->units[o->unit];
     int64_t at = o->span.begin, held = at - s->own[o->unit].span.begin;
-    char *w = shard_shift(u->w, s->config.stage < 3 ? at : held, s->type);
+    char *w = shard_shift(u->w, u->paged ? held : at, s->type);
 
-    o->w = s->mixed ? shard_shift(u->master, held, s->wide) : w;
+    o->w = s->mixed && u->master ? shard_shift(u->master, held, s->wide) : w;
+    if (s->mixed && !u->master) o->w = NULL;
     o->copy = s->mixed ? w : NULL;
-    if (!s->config.train) return;
+    if (!s->config.train || u->frozen) return;
     o->g = shard_shift(u->slot[0], s->config.stage < 2 ? at : held, s->config.grads);
     o->m = shard_shift(u->m, held, s->config.moments);
     o->v = shard_shift(u->v, held, s->config.moments);
@@ -267,6 +301,7 @@ kr_status shard_open(struct shard **out, const struct params *params, struct com
     }
     TRY_OR(st, open_works(s), done);
     TRY_OR(st, open_pages(s), done);
+    s->bytes.moving += fill_bytes(&s->config, comm_size(c), params, s->type, s->wide);
     *out = s;
 done:
     if (st != KR_OK) shard_close(s);
@@ -371,6 +406,15 @@ static kr_status round_share(struct shard *s, int unit)
                      kern_mat(o->w, 1, n, s->wide));
 }
 
+/* Chunks of the model's weights to whoever keeps them whole. */
+static kr_status publish_weights(struct shard *s, struct unit *u)
+{
+    TRY(kern_event_record(u->updated, s->q));
+    if (u->paged) return KR_OK; /* acquire gathers */
+    TRY(kern_event_wait(u->updated, comm_queue(s->comm)));
+    return gather(s, u, u->w, s->type);
+}
+
 static kr_status publish_unit(struct shard *s, int unit, bool all)
 {
     struct unit *u = &s->units[unit];
@@ -378,10 +422,8 @@ static kr_status publish_unit(struct shard *s, int unit, bool all)
 
     if (s->config.stage == 0 && !all) return KR_OK;
     if (all) TRY(round_share(s, unit));
-    TRY(kern_event_record(u->updated, s->q));
-    if (s->config.stage == 3) return KR_OK; /* acquire gathers */
-    TRY(kern_event_wait(u->updated, comm_queue(s->comm)));
-    TRY(gather(s, u, u->w, s->type));
+    TRY(publish_weights(s, u));
+    if (u->paged) return KR_OK;
     if (all && twice && s->mixed) TRY(gather(s, u, u->master, s->wide));
     if (all && twice) TRY(gather(s, u, u->m, s->config.moments));
     if (all && twice) TRY(gather(s, u, u->v, s->config.moments));
@@ -406,7 +448,37 @@ static kr_status drop_masters(struct shard *s)
 kr_status shard_publish(struct shard *s, bool all)
 {
     TRY(shard_forget_pages(s));
-    for (int i = 0; i < s->count; i++)
+    for (int i = s->params->frozen; i < s->count; i++)
         TRY(publish_unit(s, i, all));
     return s->mixed && !s->config.train ? drop_masters(s) : KR_OK;
+}
+
+/* ---- frozen units ----------------------------------------------------------------- */
+
+kr_status shard_fill(struct shard *s, int unit)
+{
+    struct unit *u = &s->units[unit];
+    void *at = NULL;
+
+    if (!s->mixed) return KR_OK;
+    TRY(kern_alloc(s->device, &at, (size_t)u->chunk * kern_dtype_bytes(s->wide),
+                   "weights that are loaded"));
+    u->master = at;
+    s->share[unit].w = u->master;
+    return KR_OK;
+}
+
+kr_status shard_filled(struct shard *s, int unit)
+{
+    struct unit *u = &s->units[unit];
+
+    TRY(round_share(s, unit));
+    TRY(publish_weights(s, u));
+    if (!u->paged) TRY(kern_event_record(u->published, comm_queue(s->comm)));
+    if (!s->mixed) return KR_OK;
+    TRY(kern_queue_sync(s->q));
+    kern_free(s->device, u->master);
+    u->master = NULL;
+    s->share[unit].w = NULL;
+    return KR_OK;
 }

@@ -15,6 +15,9 @@
  * rounded copy that the model computes with; master weights, moments and gradients are
  * wide.  Where the types are one, master weights and weights are one array.
  *
+ * Frozen units (params.h) have weights and nothing else.  What is trained beside them is
+ * small: in stage 3 its weights stay whole, while those of frozen units are gathered.
+ *
  * A unit (embedding, block, head) is what moves together.  The model knows the calls of
  * weights.h, the optimizer knows own, the loop knows begin, leaf, finish and publish.
  * Nobody else asks which stage it is.
@@ -101,7 +104,8 @@ struct shard_own {
     void *w, *m, *v, *g, *copy;
 };
 
-/* [local] count = number of units, ascending.  In stage 0 everything is own. */
+/* [local] count = number of units, ascending.  In stage 0 everything is own.  Nobody updates
+ * frozen units: theirs have no m, v and g. */
 const struct shard_own *shard_own(const struct shard *s, int *count);
 
 /* [local] The part of each unit that this rank alone holds or stands for: the spans of
@@ -114,8 +118,14 @@ const struct shard_own *shard_share(const struct shard *s, int *count);
  * NULL). */
 kr_status shard_publish(struct shard *s, bool all);
 
-/* Bytes on the device.  moving: gradients on their way and gathered weights, that is what
- * lives for the moment of a unit. */
+/* Frozen units are loaded one after the other.  [local] Room for this rank's share of a unit,
+ * wide: w of shard_share.  [collective] [queued] It is there: everyone gets the weights, and
+ * in mixed precision w becomes NULL again. */
+kr_status shard_fill(struct shard *s, int unit);
+kr_status shard_filled(struct shard *s, int unit);
+
+/* Bytes on the device.  moving: gradients on their way, gathered weights and the share of a
+ * frozen unit that is loaded, that is what lives for the moment of a unit. */
 struct shard_bytes {
     size_t weights, master, gradients, moments, moving;
 };

@@ -308,7 +308,7 @@ kr_status shard_finish(struct shard *s)
 {
     for (int i = 0; i < s->works; i++)
         if (s->work[i].unit >= 0 && s->work[i].under_way) TRY(settle(s, &s->work[i]));
-    for (int i = s->count - 1; i >= 0; i--)
+    for (int i = s->count - 1; i >= s->params->frozen; i--)
         TRY(kern_event_wait(s->units[i].reduced, s->q));
     return shard_forget_pages(s);
 }

@@ -87,7 +87,7 @@ kr_status shard_acquire(void *self, int unit, void **out)
     struct shard *s = self;
     struct page *p = NULL;
 
-    if (s->config.stage < 3) {
+    if (!s->units[unit].paged) {
         TRY(kern_event_wait(s->units[unit].published, s->q));
         *out = s->units[unit].w;
         return KR_OK;
@@ -103,7 +103,7 @@ kr_status shard_acquire(void *self, int unit, void **out)
 void shard_release(void *self, int unit)
 {
     struct shard *s = self;
-    struct page *p = s->config.stage < 3 ? NULL : find_page(s, unit);
+    struct page *p = find_page(s, unit);
 
     /* a queue that failed is told by whatever it does next */
     if (p && --p->holds == 0) (void)kern_event_record(p->used, s->q);

@@ -12,8 +12,9 @@
  * equal counts, or this rank's chunk of them. */
 struct unit {
     int64_t len, chunk;     /* elements */
-    char *w;                /* device, what the model computes with; stage 3: the chunk */
-    char *master, *m, *v;   /* stage 0: whole, else the chunk */
+    bool frozen, paged;     /* paged: stage 3 keeps its chunk of the weights only */
+    char *w;                /* device, what the model computes with; paged: the chunk */
+    char *master, *m, *v;   /* stage 0: whole, else the chunk; frozen: none */
     char *slot[TREE_DEPTH]; /* sums of gradients; slot[0] ends up with the whole sum */
     struct tree_node stack[TREE_DEPTH];
     int depth;                    /* nodes on the stack = slots in use */
@@ -84,7 +85,14 @@ struct shard_sizes {
     int64_t w, held, slot; /* of weights; of master weights and moments; of one slot */
 };
 
-struct shard_sizes shard_sizes(const struct shard_config *c, int32_t size, int64_t len);
+struct shard_sizes shard_sizes(const struct shard_config *c, int32_t size,
+                               const struct params *p, int unit);
+
+static inline bool shard_is_paged(const struct shard_config *c, const struct params *p,
+                                  int unit)
+{
+    return c->stage == 3 && (p->frozen == 0 || unit < p->frozen);
+}
 
 /* How many slots a unit needs, rooms for gradients and pages there are; have rooms `got`? */
 int shard_slots(const struct shard_config *c, int32_t size);

@@ -31,8 +31,8 @@ static kr_status hash_units(struct shard *s, struct hash *h, char *buf)
         const struct unit *u = &s->units[i];
 
         TRY(kern_event_wait(u->published, s->q));
-        if (s->config.stage < 3) TRY(hash_array(s, h, u->w, u->len, s->type, buf));
-        if (!keeps_all(s)) continue;
+        if (!u->paged) TRY(hash_array(s, h, u->w, u->len, s->type, buf));
+        if (!keeps_all(s) || u->frozen) continue;
         if (s->mixed) TRY(hash_array(s, h, u->master, u->len, s->wide, buf));
         TRY(hash_array(s, h, u->m, u->len, s->config.moments, buf));
         TRY(hash_array(s, h, u->v, u->len, s->config.moments, buf));
@@ -57,9 +57,9 @@ kr_status shard_checksum(struct shard *s, uint64_t *out)
 kr_status shard_flip(struct shard *s, int bit)
 {
     const struct unit *u = &s->units[0];
-    int64_t middle = (s->config.stage < 3 ? u->len : u->chunk) / 2;
-    char *at = keeps_all(s) && s->mixed ? shard_shift(u->master, middle, s->wide)
-                                        : shard_shift(u->w, middle, s->type);
+    int64_t middle = (u->paged ? u->chunk : u->len) / 2;
+    char *at = keeps_all(s) && u->master ? shard_shift(u->master, middle, s->wide)
+                                         : shard_shift(u->w, middle, s->type);
     char byte;
 
     at += bit / 8;

@@ -37,7 +37,6 @@ static bool piece_of(const struct trainer *t, const struct shard_own *share, int
 
     if (both.begin == both.end) return false;
     *out = (struct ckpt_piece){
-        .tensor = kind * t->params.count + i,
         .begin = both.begin - p->offset,
         .count = both.end - both.begin,
         .at = (char *)array_of(o, kind) + (size_t)(both.begin - o->span.begin) * elem,
@@ -56,21 +55,28 @@ static void name_tensor(const struct trainer *t, int32_t i, int kind,
     out->type = type_of(t, kind);
 }
 
-static kr_status open_kinds(struct state *out, const struct trainer *t, int used)
+/* The tensors and pieces of parameters [begin, end). */
+static kr_status open_list(struct state *out, const struct trainer *t, int used,
+                           int32_t begin, int32_t end)
 {
     int count;
     const struct shard_own *share = shard_share(t->shard, &count);
-    size_t most = (size_t)(t->params.count * used);
+    size_t most = (size_t)((end - begin) * used);
     struct state s = { 0 };
     kr_status st;
 
     TRY_OR(st, mem_alloc(&s.tensors, most, sizeof *s.tensors, "list of tensors"), done);
     TRY_OR(st, mem_alloc(&s.pieces, most, sizeof *s.pieces, "list of pieces"), done);
     for (int kind = 0; kind < used; kind++)
-        for (int32_t i = 0; i < t->params.count; i++) {
-            name_tensor(t, i, kind, &s.tensors[s.view.tensor_count++]);
-            if (piece_of(t, share, i, kind, &s.pieces[s.view.piece_count]))
+        for (int32_t i = begin; i < end; i++) {
+            struct ckpt_piece *piece = &s.pieces[s.view.piece_count];
+
+            name_tensor(t, i, kind, &s.tensors[s.view.tensor_count]);
+            if (piece_of(t, share, i, kind, piece)) {
+                piece->tensor = s.view.tensor_count;
                 s.view.piece_count++;
+            }
+            s.view.tensor_count++;
         }
     s.view.tensors = s.tensors;
     s.view.pieces = s.pieces;
@@ -78,6 +84,11 @@ static kr_status open_kinds(struct state *out, const struct trainer *t, int used
 done:
     if (st != KR_OK) state_close(&s);
     return st;
+}
+
+static kr_status open_kinds(struct state *out, const struct trainer *t, int used)
+{
+    return open_list(out, t, used, t->params.first, t->params.count);
 }
 
 kr_status state_open(struct state *out, const struct trainer *t)
@@ -88,6 +99,18 @@ kr_status state_open(struct state *out, const struct trainer *t)
 kr_status state_open_weights(struct state *out, const struct trainer *t)
 {
     return open_kinds(out, t, 1);
+}
+
+kr_status state_open_frozen(struct state *out, const struct trainer *t, int unit)
+{
+    const struct param *list = t->params.list;
+    int32_t begin = 0, end;
+
+    while (list[begin].unit < unit)
+        begin++;
+    for (end = begin; end < t->params.first && list[end].unit == unit;)
+        end++;
+    return open_list(out, t, 1, begin, end);
 }
 
 void state_close(struct state *s)
@@ -101,11 +124,12 @@ void state_close(struct state *s)
 static bool extent_of(const struct trainer *t, int32_t world, int32_t rank, int32_t i,
                       int kind, struct snapshot_extent *out)
 {
+    int32_t first = t->params.first, trained = t->params.count - first;
     const struct param *p = &t->params.list[i];
     struct span both = in_unit(p, part_own(t->params.unit_len[p->unit], world, rank));
 
     if (both.begin == both.end) return false;
-    *out = (struct snapshot_extent){ kind * t->params.count + i, both.begin - p->offset,
+    *out = (struct snapshot_extent){ kind * trained + i - first, both.begin - p->offset,
                                      both.end - both.begin };
     return true;
 }
@@ -120,7 +144,7 @@ kr_status state_layout(void *self, int32_t world, int32_t rank,
 
     TRY(mem_alloc(&list, (size_t)(t->params.count * used), sizeof *list, "a layout"));
     for (int kind = 0; kind < used; kind++)
-        for (int32_t i = 0; i < t->params.count; i++)
+        for (int32_t i = t->params.first; i < t->params.count; i++)
             n += extent_of(t, world, rank, i, kind, &list[n]);
     *out = list;
     *count = n;

@@ -70,7 +70,7 @@ static kr_status update(struct trainer *t, int64_t step, const struct kern_adamw
     int count;
     const struct shard_own *own = shard_own(t->shard, &count);
 
-    for (int32_t i = 0; i < t->params.count; i++) {
+    for (int32_t i = t->params.first; i < t->params.count; i++) {
         const struct param *par = &t->params.list[i];
         const struct shard_own *o = &own[par->unit];
         struct span here = { par->offset, par->offset + par->rows * par->cols };

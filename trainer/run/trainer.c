@@ -195,7 +195,7 @@ kr_status trainer_clear(struct trainer *t)
     int count;
     const struct shard_own *own = shard_own(t->shard, &count);
 
-    for (int i = 0; i < count && t->training; i++) {
+    for (int i = t->params.frozen; i < count && t->training; i++) {
         int64_t n = own[i].span.end - own[i].span.begin;
 
         TRY(kern_fill(t->q, kern_mat(own[i].m, 1, n, t->moments), 0));
@@ -214,7 +214,7 @@ kr_status trainer_init(struct trainer *t)
 
     TRY_OR(st, mem_alloc(&wide, KERN_SUM_BLOCK, sizeof *wide, "start values"), done);
     TRY_OR(st, mem_alloc(&narrow, KERN_SUM_BLOCK, sizeof *narrow, "start values"), done);
-    for (int32_t i = 0; i < t->params.count; i++)
+    for (int32_t i = t->params.first; i < t->params.count; i++)
         TRY_OR(st, init_param(t, &share[t->params.list[i].unit], i, wide, narrow), done);
     st = shard_publish(t->shard, true);
 done:

@@ -79,7 +79,7 @@ kr_status trainer_open_valid(struct trainer *t, const char *path);
 /* [local] Moments zero, as after trainer_open. */
 kr_status trainer_clear(struct trainer *t);
 
-/* [collective] Weights from train.seed. */
+/* [collective] Weights that are trained, from train.seed. */
 kr_status trainer_init(struct trainer *t);
 
 /* [collective] Step number `step` (0, 1, ...), on samples step * batch on.  words: this
