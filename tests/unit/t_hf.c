@@ -7,47 +7,6 @@
  */
 #include "base/mem.h"
 #include "tests/unit/hf_models.h"
-#include "trainer/run/load.h"
-
-/* Loss of the golden batch, over its labels, from the checkpoint of `path`. */
-static double loss_of(const char *path)
-{
-    int32_t token[GOLDEN_ROWS], label[GOLDEN_ROWS];
-    struct comm_config self = { "self", 10, "" };
-    struct loaded l = { 0 };
-    struct comm *c;
-    void *t = NULL, *lab = NULL, *at = NULL;
-    struct batch b = { .sequences = GOLDEN_SEQUENCES, .seq = GOLDEN_SEQ };
-    double loss = NAN;
-
-    golden_batch(token, label);
-    rig_must(comm_open(&c, &self));
-    rig_must(load_model(&l, c, path, NULL, 0));
-    rig_must(kern_alloc(l.trainer.device, &t, sizeof token, "tokens"));
-    rig_must(kern_alloc(l.trainer.device, &lab, sizeof label, "labels"));
-    rig_must(kern_alloc(l.trainer.device, &at, sizeof loss, "loss"));
-    rig_must(kern_upload(l.trainer.q, t, token, sizeof token));
-    rig_must(kern_upload(l.trainer.q, lab, label, sizeof label));
-    b.token = t;
-    b.label = lab;
-    for (int r = 0; r < GOLDEN_SEQUENCES;
-         r++) { /* the import's micro-batch is one sequence */
-        struct batch one = { b.token + r * GOLDEN_SEQ, b.label + r * GOLDEN_SEQ, 1,
-                             GOLDEN_SEQ, NULL };
-        double part;
-
-        rig_must(model_eval(l.trainer.model, shard_weights(l.trainer.shard), &one, at));
-        rig_must(kern_download(l.trainer.q, &part, at, sizeof part));
-        rig_must(kern_queue_sync(l.trainer.q));
-        loss = r ? loss + part : part;
-    }
-    kern_free(l.trainer.device, t);
-    kern_free(l.trainer.device, lab);
-    kern_free(l.trainer.device, at);
-    load_close(&l);
-    comm_close(c);
-    return loss / GOLDEN_VALID;
-}
 
 /* Every tensor of a is in b with the same type, shape and bytes, and no other. */
 static void check_same_tensors(const char *a, const char *b)

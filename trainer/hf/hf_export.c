@@ -4,22 +4,23 @@
  * Tensors are made one after the other while the files are written: of those that lie as
  * ours only their lines are read, of others the whole parameter, so memory holds the
  * largest of them and a little more.  An imported run gives back the names, types and
- * small files that it came with.
+ * small files that it came with.  Adapters are merged into the weights, or, with --adapter,
+ * written alone as PEFT has them.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/bf16.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "checkpoints/catalog.h"
-#include "checkpoints/shard_read.h"
 #include "scheduler/exitcode.h"
+#include "trainer/hf/hf_adapter.h"
 #include "trainer/hf/hf_config.h"
 #include "trainer/hf/hf_origin.h"
 #include "trainer/hf/hf_output.h"
+#include "trainer/hf/hf_weights.h"
 #include "trainer/run/commands.h"
 #include "trainer/run/load.h"
 #include "trainer/run/options.h"
@@ -32,6 +33,7 @@ struct export_args {
     char output[FS_PATH], like[FS_PATH];
     int dtype;
     int64_t shard_size;
+    bool adapter;
 };
 
 /* clang-format off */
@@ -41,6 +43,7 @@ static const struct cfg_field export_options[] = {
     CFG_ONE_OF(A, dtype, "dtype", "imported", "imported|fp32|bf16|fp16", "of the weights; imported: as each was read, else fp32"),
     CFG_INT   (A, shard_size, "shard-size", "5000", 1, 1e9, "most MB (10^6 bytes) of a file of weights"),
     CFG_TEXT  (A, like, "like", "", "an imported run whose names, types and small files are taken; empty: the run's own"),
+    CFG_FLAG  (A, adapter, "adapter", "false", "only the adapters (lora.rank), in PEFT's format; false: merged into the weights"),
     { .name = NULL },
 };
 #undef A
@@ -52,7 +55,8 @@ static void help(FILE *out)
           "Write the newest valid checkpoint of run DIR, or checkpoint DIR, as a folder\n"
           "that transformers and serving engines load: safetensors, config.json,\n"
           "generation_config.json, and the tokenizer files of an imported run.\n\n"
-          "  kilorank export runs/bloom -o models/mine --dtype bf16\n\nOptions:\n",
+          "  kilorank export runs/bloom -o models/mine --dtype bf16\n"
+          "  kilorank export runs/lora -o adapters/mine --adapter\n\nOptions:\n",
           out);
     cfg_help(export_options, out);
 }
@@ -62,17 +66,13 @@ struct export
     const struct export_args *args;
     char folder[FS_PATH];      /* the checkpoint */
     char origin_path[FS_PATH]; /* empty: there is none */
-    struct manifest m;
-    struct settings set;
-    struct model_shape shape;
-    struct params params;
+    struct hf_weights w;
     struct hf_origin origin;
     struct hf_plan plan;
     struct st_header *shards; /* of each file to write */
     int32_t shard_count;
     struct hf_output out;
     float *whole, *piece; /* lines of a parameter; part of a stored tensor */
-    char *raw;            /* the same lines as the checkpoint has them */
 };
 
 /* ---- the checkpoint --------------------------------------------------------------------- */
@@ -118,32 +118,6 @@ static kr_status find_checkpoint(struct export *x, const char *dir)
     return find_origin(x);
 }
 
-static kr_status read_model(struct export *x)
-{
-    TRY(manifest_read(&x->m, x->folder));
-    TRY(cfg_defaults(settings_table, &x->set));
-    TRY(cfg_read_text(settings_table, &x->set, x->m.settings, x->folder));
-    settings_shape(&x->set, &x->shape);
-    TRY(model_shape_check(&x->shape));
-    return params_build(&x->params, &x->shape);
-}
-
-/* The tensor of the manifest that is parameter i. */
-static kr_status tensor_of(const struct export *x, int32_t i, int32_t *out)
-{
-    const struct param *p = &x->params.list[i];
-    char name[CKPT_NAME];
-
-    snprintf(name, sizeof name, "weight/%s", p->name);
-    *out = manifest_find(&x->m, name);
-    if (*out < 0) return KR_FAIL(KR_ERR_DATA, "%s: has no tensor %s", x->folder, name);
-    if (x->m.tensors[*out].rows != p->rows || x->m.tensors[*out].cols != p->cols)
-        return KR_FAIL(KR_ERR_DATA,
-                       "%s: tensor %s has another shape than its settings say", x->folder,
-                       name);
-    return KR_OK;
-}
-
 /* ---- names and types --------------------------------------------------------------------- */
 
 static int type_of(const struct export *x, const char *name)
@@ -164,12 +138,19 @@ static const char *missing_name(const struct export *x, const struct hf_plan *p)
     return NULL;
 }
 
+static kr_status plan_adapter(struct export *x)
+{
+    if (x->w.params.frozen == 0)
+        return KR_FAIL(KR_ERR_ARG, "--adapter: %s has none (lora.rank = 0)", x->folder);
+    return hf_adapter_plan(&x->plan, x->w.set.family, &x->w.params, &x->w.shape);
+}
+
 static kr_status make_plan(struct export *x)
 {
-    const char *first = hf_families[x->set.family].tensors[0].theirs, *missing;
+    const char *first = hf_families[x->w.set.family].tensors[0].theirs, *missing;
     bool prefix = hf_origin_type(&x->origin, first) < 0;
 
-    TRY(hf_plan_build(&x->plan, x->set.family, &x->params, &x->shape, prefix));
+    TRY(hf_plan_build(&x->plan, x->w.set.family, &x->w.params, &x->w.shape, prefix));
     missing = x->origin_path[0] ? missing_name(x, &x->plan) : NULL;
     if (missing)
         return KR_FAIL(KR_ERR_DATA, "%s: is of another model: it has no %s",
@@ -205,7 +186,7 @@ static kr_status make_shards(struct export *x)
 
         if (!is_written(x, &x->plan.list[i])) continue;
         describe(x, &x->plan.list[i], &t);
-        if (x->shard_count == 0 || used + st_bytes(&t) > most) {
+        if (x->shard_count == 0 || (used + st_bytes(&t) > most && !x->args->adapter)) {
             h = &x->shards[x->shard_count];
             TRY(mem_alloc(&h->list, room - (size_t)i, sizeof *h->list,
                           "list of tensors"));
@@ -240,32 +221,7 @@ static kr_status open_buffers(struct export *x)
         if (hf_entry_elements(&x->plan.list[i]) > most)
             most = hf_entry_elements(&x->plan.list[i]);
     TRY(mem_alloc(&x->whole, (size_t)most, sizeof *x->whole, "the largest tensor"));
-    TRY(mem_alloc(&x->raw, PIECE, sizeof(double), "part of a parameter"));
     return mem_alloc(&x->piece, PIECE, sizeof *x->piece, "part of a tensor");
-}
-
-static float value_at(const char *raw, enum kern_dtype type, int64_t i)
-{
-    if (type == KERN_F64) return (float)((const double *)(const void *)raw)[i];
-    if (type == KERN_BF16) return bf16_value(((const uint16_t *)(const void *)raw)[i]);
-    return ((const float *)(const void *)raw)[i];
-}
-
-/* The entry's lines of its parameter, as ours. */
-static kr_status read_lines(struct export *x, const struct hf_entry *e)
-{
-    int64_t total = hf_entry_elements(e), first = e->first * e->width;
-    int32_t tensor = -1;
-
-    TRY(tensor_of(x, e->param, &tensor));
-    for (int64_t at = 0; at < total; at += PIECE) {
-        int64_t n = total - at < PIECE ? total - at : PIECE;
-
-        TRY(shard_read(&x->m, x->folder, tensor, first + at, n, x->raw));
-        for (int64_t i = 0; i < n; i++)
-            x->whole[at + i] = value_at(x->raw, x->m.tensors[tensor].type, i);
-    }
-    return KR_OK;
 }
 
 static void gather(const struct export *x, const struct hf_entry *e, int64_t at,
@@ -286,7 +242,7 @@ static kr_status write_tensor(struct export *x, struct st_writer *w,
     const struct hf_entry *e = hf_plan_find(&x->plan, t->name);
     int64_t total = hf_entry_elements(e);
 
-    TRY(read_lines(x, e));
+    TRY(hf_weights_read(&x->w, e, x->whole));
     for (int64_t at = 0; at < total; at += PIECE) {
         int64_t n = total - at < PIECE ? total - at : PIECE;
 
@@ -299,7 +255,8 @@ static kr_status write_tensor(struct export *x, struct st_writer *w,
 static void name_shard(const struct export *x, int32_t s, char out[ST_FILE_NAME])
 {
     if (x->shard_count == 1)
-        snprintf(out, ST_FILE_NAME, ST_SINGLE);
+        snprintf(out, ST_FILE_NAME, "%s",
+                 x->args->adapter ? HF_ADAPTER_MODEL : ST_SINGLE);
     else
         snprintf(out, ST_FILE_NAME, "model-%05d-of-%05d.safetensors", s + 1,
                  x->shard_count);
@@ -365,16 +322,16 @@ static const char *torch_name(const struct export *x)
 /* The origin's config.json must be that of this model: training changes no sizes. */
 static kr_status check_config(const struct export *x)
 {
-    struct settings theirs = x->set;
+    struct settings theirs = x->w.set;
 
     TRY(hf_config_read(x->origin_path, &theirs));
-    theirs.context = x->set.context;
-    theirs.rope_theta = x->set.rope_theta; /* import may have been told another, */
-    if (x->set.family == FAMILY_CHATGLM) { /* and what a ratio means */
-        theirs.rope_scaling = x->set.rope_scaling;
-        theirs.rope_factor = x->set.rope_factor;
+    theirs.context = x->w.set.context;
+    theirs.rope_theta = x->w.set.rope_theta; /* import may have been told another, */
+    if (x->w.set.family == FAMILY_CHATGLM) { /* and what a ratio means */
+        theirs.rope_scaling = x->w.set.rope_scaling;
+        theirs.rope_factor = x->w.set.rope_factor;
     }
-    if (cfg_diff(settings_table, &x->set, &theirs, x->folder, x->origin_path,
+    if (cfg_diff(settings_table, &x->w.set, &theirs, x->folder, x->origin_path,
                  "the origin is of another model") == 0)
         return KR_OK;
     return KR_ERR_ARG;
@@ -389,7 +346,7 @@ static kr_status write_config(const struct export *x)
         TRY(check_config(x));
         TRY(hf_config_copy(x->origin_path, torch_name(x), &text));
     } else {
-        TRY(hf_config_print(&x->set, torch_name(x), &text));
+        TRY(hf_config_print(&x->w.set, torch_name(x), &text));
     }
     st = put_text(x, "config.json", text);
     mem_free(text);
@@ -414,9 +371,23 @@ static kr_status write_tokenizer(const struct export *x)
     return KR_OK;
 }
 
+/* The model is called as its folder here: PEFT is given one when it loads. */
+static kr_status write_adapter_config(const struct export *x)
+{
+    char *text = NULL;
+    kr_status st;
+
+    TRY(hf_adapter_print(x->w.set.family, &x->w.shape.lora, x->w.set.init, &text));
+    st = put_text(x, HF_ADAPTER_CONFIG, text);
+    mem_free(text);
+    return st;
+}
+
 static kr_status write_others(const struct export *x)
 {
     char path[FS_PATH];
+
+    if (x->args->adapter) return write_adapter_config(x);
 
     TRY(write_index(x));
     TRY(write_config(x));
@@ -436,13 +407,13 @@ static kr_status write_all(struct export *x)
     return write_others(x);
 }
 
-static kr_status export_model(struct export *x, const char *dir)
+static kr_status export_model(struct export *x, const struct options *o)
 {
     int32_t tensors = 0;
 
-    TRY(find_checkpoint(x, dir));
-    TRY(read_model(x));
-    TRY(make_plan(x));
+    TRY(find_checkpoint(x, o->path));
+    TRY(hf_weights_open(&x->w, x->folder, o));
+    TRY(x->args->adapter ? plan_adapter(x) : make_plan(x));
     TRY(make_shards(x));
     TRY(open_buffers(x));
     TRY(hf_output_begin(&x->out, x->args->output, bytes_of(x)));
@@ -450,9 +421,12 @@ static kr_status export_model(struct export *x, const char *dir)
     for (int32_t s = 0; s < x->shard_count; s++)
         tensors += x->shards[s].count;
     printf("%s: %s of step %" PRId64 ", %d tensors in %d file%s, %.1f MB%s\n",
-           x->args->output, x->shape.family->name, x->m.step, tensors, x->shard_count,
-           x->shard_count == 1 ? "" : "s", (double)(bytes_of(x) - HEADER_ROOM) / 1e6,
-           x->origin_path[0] ? ", with the files of its origin" : "");
+           x->args->output, x->w.shape.family->name, x->w.own.m.step, tensors,
+           x->shard_count, x->shard_count == 1 ? "" : "s",
+           (double)(bytes_of(x) - HEADER_ROOM) / 1e6,
+           x->args->adapter    ? ", adapters alone"
+           : x->origin_path[0] ? ", with the files of its origin"
+                               : "");
     return KR_OK;
 }
 
@@ -463,17 +437,16 @@ static void close_export(struct export *x)
     mem_free(x->shards);
     mem_free(x->whole);
     mem_free(x->piece);
-    mem_free(x->raw);
     hf_plan_free(&x->plan);
     hf_origin_close(&x->origin);
-    params_free(&x->params);
-    manifest_free(&x->m);
+    hf_weights_close(&x->w);
 }
 
 int export_command(int argc, char **argv)
 {
     struct export x = { 0 };
     struct export_args args;
+    struct settings set;
     struct options o;
     kr_status st;
 
@@ -486,10 +459,10 @@ int export_command(int argc, char **argv)
         (void)KR_FAIL(KR_ERR_ARG, "export: want DIR and -o HF_DIR");
         return EXIT_USAGE;
     }
-    /* no setting matters here, but KILORANK_DEVICE comes as one */
-    if (load_check_sets(o.sets, o.set_count, &x.set) != KR_OK) return EXIT_USAGE;
+    /* train.init matters beside adapters, and KILORANK_DEVICE comes as one */
+    if (load_check_sets(o.sets, o.set_count, &set) != KR_OK) return EXIT_USAGE;
     x.args = &args;
-    st = export_model(&x, o.path);
+    st = export_model(&x, &o);
     close_export(&x);
     return st == KR_ERR_DATA ? EXIT_NO_CHECKPOINT : exit_code_of(st);
 }

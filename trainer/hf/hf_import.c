@@ -1,11 +1,9 @@
 /*
  * hf_import.c - `import`: a folder of Hugging Face's to a run that training starts from.
  *
- * The run gets one checkpoint, of step 0: weights only, in fp32 (the master weights of
- * whatever device), which a start takes with fresh moments of the optimizer.  Parameters
- * are made one after the other while the shard is written, so memory holds the largest of
- * them and a little more.  No MPI: one process, and the same checkpoint modules that
- * training writes with.
+ * The run gets one checkpoint, of step 0.  Parameters are made one after the other while its
+ * shard is written, so memory holds the largest of them and a little more.  An adapter of
+ * PEFT's takes the same way: hf_import_adapter.c says what is different.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -14,32 +12,24 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "checkpoints/commit.h"
-#include "checkpoints/shard_read.h"
-#include "checkpoints/shard_write.h"
 #include "scheduler/exitcode.h"
+#include "trainer/hf/hf_adapter.h"
+#include "trainer/hf/hf_checkpoint.h"
 #include "trainer/hf/hf_config.h"
+#include "trainer/hf/hf_import_parts.h"
 #include "trainer/hf/hf_origin.h"
-#include "trainer/hf/hf_output.h"
 #include "trainer/hf/hf_table.h"
 #include "trainer/run/commands.h"
 #include "trainer/run/load.h"
-#include "trainer/run/options.h"
 
 enum { PIECE = 1 << 20 /* elements read at a time */, CONTEXT = 2048 };
 enum { REFUSE, WARN };
-
-struct import_args {
-    char output[FS_PATH];
-    int64_t context;
-    double rope_theta;
-    int nonfinite;
-};
 
 /* clang-format off */
 #define A struct import_args
 static const struct cfg_field import_options[] = {
     CFG_TEXT(A, output, "output", "", "the run directory to make (also: -o)"),
+    CFG_TEXT(A, base, "base", "", "of an adapter: the run or checkpoint whose weights it belongs to"),
     CFG_INT (A, context, "context", "0", 0, 1 << 24, "tokens in a sequence; 0: the model's, but 2048 at most where positions are not learned"),
     CFG_REAL(A, rope_theta, "rope-theta", "0", 0, 1e12, "base of the rotary frequencies; 0: as config.json says"),
     CFG_ONE_OF(A, nonfinite, "nonfinite", "refuse", "refuse|warn", "weights that are NaN or infinite"),
@@ -55,32 +45,19 @@ static void help(FILE *out)
         "section.key=value]...\n\n"
         "Make run DIR from a model of Hugging Face's: config.json and safetensors (one\n"
         "file or shards) of the families " FAMILY_CHOICES ".\n"
-        "Every tensor is accounted for; a table says what became of them.\n\n"
+        "Every tensor is accounted for; a table says what became of them.  An adapter\n"
+        "(LoRA) in PEFT's format becomes a run beside the model that it belongs to.\n\n"
         "  kilorank import models/bloom-560m -o runs/bloom\n"
         "  kilorank prepare mine.jsonl --tokenizer runs/bloom/hf/tokenizer.json -o mine\n"
-        "  kilorank train --run runs/bloom --set data.train=mine.bin\n\nOptions:\n",
+        "  kilorank train --run runs/bloom --set data.train=mine.bin\n"
+        "  kilorank import adapters/mine --base runs/bloom -o runs/mine\n\nOptions:\n",
         out);
     cfg_help(import_options, out);
 }
 
-struct import {
-    const char *from;
-    const struct import_args *args;
-    const struct options *options;
-    struct settings set;
-    struct model_shape shape;
-    struct params params;
-    struct st_folder stored;
-    struct hf_plan plan;
-    bool prefix; /* names have it */
-    struct hf_output out;
-    float *whole, *piece; /* one parameter; part of a stored tensor */
-};
-
 /* ---- settings --------------------------------------------------------------------------- */
 
-/* The table's ranges hold for these settings too. */
-static kr_status check_ranges(const struct import *m)
+kr_status import_check_ranges(const struct import *m)
 {
     struct settings read;
     char *text = cfg_print(settings_table, &m->set);
@@ -93,8 +70,8 @@ static kr_status check_ranges(const struct import *m)
     return st;
 }
 
-/* A model to be trained further wants smaller steps than a new one. */
-static void set_training(struct settings *s)
+/* Smaller steps than a new one. */
+void import_set_training(struct settings *s)
 {
     s->train[0] = '\0';
     s->batch = 8;
@@ -135,7 +112,7 @@ static kr_status read_settings(struct import *m)
 
     TRY(cfg_defaults(settings_table, s));
     TRY(hf_config_read(m->from, s));
-    set_training(s);
+    import_set_training(s);
     TRY(set_tokenizer(m, s));
     for (int i = 0; i < m->options->set_count; i++)
         TRY(cfg_set(settings_table, s, m->options->sets[i], "--set"));
@@ -153,7 +130,7 @@ static kr_status read_settings(struct import *m)
         s->rope_theta = m->args->rope_theta;
     else
         tell_ratio(s);
-    TRY(check_ranges(m));
+    TRY(import_check_ranges(m));
     TRY(settings_check(s, 1));
     settings_shape(s, &m->shape);
     return params_build(&m->params, &m->shape);
@@ -179,8 +156,9 @@ static kr_status check_entry(const struct import *m, const struct hf_entry *e)
         return KR_FAIL(KR_ERR_DATA, "%s: %s: dtype %s is not supported", file->path,
                        t->name, st_type_name(t->type));
     if (has_shape(t, e)) return KR_OK;
-    return KR_FAIL(KR_ERR_DATA, "%s: %s: its shape is not %s, which config.json asks for",
-                   file->path, t->name, hf_shape_text(e, want));
+    return KR_FAIL(KR_ERR_DATA, "%s: %s: its shape is not %s, which %s asks for",
+                   file->path, t->name, hf_shape_text(e, want),
+                   m->adapter ? HF_ADAPTER_CONFIG : "config.json");
 }
 
 static kr_status check_nothing_else(const struct import *m)
@@ -190,8 +168,9 @@ static kr_status check_nothing_else(const struct import *m)
             const char *name = m->stored.files[f].header.list[i].name;
 
             if (!hf_plan_find(&m->plan, name) && !hf_is_buffer(name))
-                return KR_FAIL(KR_ERR_DATA, "%s: %s: no such tensor is in this model",
-                               m->stored.files[f].path, name);
+                return KR_FAIL(KR_ERR_DATA, "%s: %s: no such tensor is in this %s",
+                               m->stored.files[f].path, name,
+                               m->adapter ? "adapter" : "model");
         }
     return KR_OK;
 }
@@ -203,7 +182,11 @@ static kr_status make_plan(struct import *m)
 
     TRY(st_folder_open(&m->stored, m->from));
     m->prefix = !st_folder_find(&m->stored, f->tensors[0].theirs, &file);
-    TRY(hf_plan_build(&m->plan, m->set.family, &m->params, &m->shape, m->prefix));
+    return hf_plan_build(&m->plan, m->set.family, &m->params, &m->shape, m->prefix);
+}
+
+static kr_status check_tensors(const struct import *m)
+{
     for (int32_t i = 0; i < m->plan.count; i++)
         TRY(check_entry(m, &m->plan.list[i]));
     return check_nothing_else(m);
@@ -273,14 +256,15 @@ static kr_status read_entry(struct import *m, const struct hf_entry *e)
     return tell_nonfinite(m, e->name, bad);
 }
 
-/* What shard_write asks for: parameter number i. */
+/* What the checkpoint asks for. */
 static kr_status make_param(void *self, int32_t i, const char **bytes)
 {
     struct import *m = self;
+    int32_t param = m->params.first + i;
 
     for (int copies = 0; copies < 2; copies++)
         for (int32_t k = 0; k < m->plan.count; k++)
-            if (m->plan.list[k].param == i && m->plan.list[k].copy == (copies == 1))
+            if (m->plan.list[k].param == param && m->plan.list[k].copy == (copies == 1))
                 TRY(read_entry(m, &m->plan.list[k]));
     *bytes = (const char *)m->whole;
     return KR_OK;
@@ -290,7 +274,7 @@ static kr_status open_buffers(struct import *m)
 {
     int64_t most = 0;
 
-    for (int32_t i = 0; i < m->params.count; i++) {
+    for (int32_t i = m->params.first; i < m->params.count; i++) {
         int64_t n = m->params.list[i].rows * m->params.list[i].cols;
 
         if (n > most) most = n;
@@ -299,100 +283,37 @@ static kr_status open_buffers(struct import *m)
     return mem_alloc(&m->whole, (size_t)most, sizeof *m->whole, "the largest parameter");
 }
 
-/* ---- the checkpoint --------------------------------------------------------------------- */
-
-/* Ranges of whole parameters, in one shard. */
-static kr_status plan_shard(struct import *m, struct commit_job *c, struct shard_job *s)
-{
-    int32_t count = m->params.count;
-    struct manifest *mf = &c->manifest;
-
-    TRY(mem_alloc(&mf->tensors, (size_t)count, sizeof *mf->tensors, "tensors"));
-    TRY(mem_alloc(&s->ranges, (size_t)count, sizeof *s->ranges, "ranges"));
-    for (int32_t i = 0; i < count; i++) {
-        const struct param *p = &m->params.list[i];
-
-        snprintf(mf->tensors[i].name, sizeof mf->tensors[i].name, "weight/%s", p->name);
-        mf->tensors[i].rows = p->rows;
-        mf->tensors[i].cols = p->cols;
-        mf->tensors[i].type = KERN_F32;
-        s->ranges[i] = (struct ckpt_range){ .tensor = i, .count = p->rows * p->cols };
-    }
-    mf->tensor_count = s->count = count;
-    s->tensors = mf->tensors;
-    s->ask = make_param;
-    s->self = m;
-    snprintf(s->shard.file, sizeof s->shard.file, "shard-00000.h5");
-    return fs_path(s->path, "%s/%s", c->attempt, s->shard.file);
-}
-
-static kr_status plan_commit(const struct import *m, struct commit_job *c)
-{
-    c->manifest = (struct manifest){ .world = 1 };
-    TRY(fs_path(c->run, "%s", m->out.partial));
-    TRY(fs_path(c->attempt, "%s/checkpoints/.attempt-import", m->out.partial));
-    TRY(fs_path(c->final, "%s/checkpoints/step-00000000", m->out.partial));
-    TRY(fs_mkdirs(c->attempt));
-    TRY(lease_take(&c->lease, c->run, 0));
-    c->manifest.generation = lease_generation(c->lease);
-    c->manifest.settings = cfg_print(settings_table, &m->set);
-    TRY(mem_alloc(&c->manifest.about, strlen(about_program) + 1, 1, "settings"));
-    strcpy(c->manifest.about, about_program);
-    return c->manifest.settings ? KR_OK
-                                : KR_FAIL(KR_ERR_MEM, "no memory for the settings");
-}
-
-static kr_status write_and_verify(struct commit_job *c, struct shard_job *s)
-{
-    struct manifest read;
-    char *part = NULL;
-    kr_status st;
-
-    TRY(shard_write(s));
-    TRY(shard_part_print(s, &part));
-    st = shard_parts_join(part, 1, &c->manifest);
-    mem_free(part);
-    if (st == KR_OK) st = commit(c);
-    if (st == KR_OK) st = manifest_read(&read, c->final);
-    if (st != KR_OK) return st;
-    st = shard_verify(&read, c->final, 0);
-    manifest_free(&read);
-    return st;
-}
+/* ---- files ------------------------------------------------------------------------------ */
 
 static kr_status write_checkpoint(struct import *m)
 {
-    struct commit_job c = { .lease = NULL };
-    struct shard_job s = { .count = 0 };
-    kr_status st;
+    struct hf_checkpoint k = { m->out.partial, &m->set, &m->params, make_param, m };
 
-    st = plan_commit(m, &c);
-    if (st == KR_OK) st = plan_shard(m, &c, &s);
-    if (st == KR_OK) st = write_and_verify(&c, &s);
-    lease_give_back(c.lease);
-    for (int32_t i = 0; s.ranges && i < s.count; i++)
-        mem_free(s.ranges[i].blocks);
-    mem_free(s.ranges);
-    manifest_free(&c.manifest);
-    return st;
+    return hf_checkpoint_write(&k);
 }
 
-/* config.ini, and what an export needs to write the folder that was read. */
-static kr_status write_rest(const struct import *m)
+static kr_status write_settings(const struct import *m)
 {
     char path[FS_PATH], *text = cfg_print(settings_table, &m->set);
-    bool there;
     kr_status st;
 
     if (!text) return KR_FAIL(KR_ERR_MEM, "no memory for the settings");
     st = fs_path(path, "%s/config.ini", m->out.partial);
     if (st == KR_OK) st = fs_replace(path, text, strlen(text));
     mem_free(text);
-    if (st == KR_OK)
-        st = hf_output_copy(m->from, m->out.partial, "tokenizer.json", &there);
-    if (st == KR_OK) st = fs_path(path, "%s/hf", m->out.partial);
-    if (st == KR_OK) st = hf_origin_save(path, m->from, &m->plan, &m->stored);
-    return st == KR_OK ? fs_fsync_dir(path) : st;
+    return st;
+}
+
+/* What an export needs to write the folder that was read. */
+static kr_status write_origin(const struct import *m)
+{
+    char path[FS_PATH];
+    bool there;
+
+    TRY(hf_output_copy(m->from, m->out.partial, "tokenizer.json", &there));
+    TRY(fs_path(path, "%s/hf", m->out.partial));
+    TRY(hf_origin_save(path, m->from, &m->plan, &m->stored));
+    return fs_fsync_dir(path);
 }
 
 /* ---- the command ------------------------------------------------------------------------ */
@@ -414,21 +335,28 @@ static void print_model(const struct import *m)
            m->stored.count, m->stored.count == 1 ? "" : "s", m->args->output);
 }
 
-static kr_status import_model(struct import *m)
+static void print_table(const struct import *m)
 {
-    kr_status st;
-
-    TRY(read_settings(m));
-    TRY(make_plan(m));
-    TRY(open_buffers(m));
-    TRY(hf_output_begin(&m->out, m->args->output,
-                        (uint64_t)m->params.total * sizeof(float) / 50 * 51));
-    st = write_checkpoint(m);
-    if (st == KR_OK) st = write_rest(m);
-    TRY(hf_output_end(&m->out, st));
     hf_table_print(&m->plan, &m->stored,
                    m->prefix ? hf_families[m->set.family].prefix : "");
     print_model(m);
+}
+
+static kr_status import_folder(struct import *m)
+{
+    kr_status st;
+
+    TRY(m->adapter ? import_adapter_settings(m) : read_settings(m));
+    TRY(m->adapter ? import_adapter_plan(m) : make_plan(m));
+    TRY(check_tensors(m));
+    TRY(open_buffers(m));
+    TRY(hf_output_begin(&m->out, m->args->output,
+                        (uint64_t)m->params.trained * sizeof(float) / 50 * 51));
+    st = write_checkpoint(m);
+    if (st == KR_OK) st = write_settings(m);
+    if (st == KR_OK) st = m->adapter ? import_adapter_rest(m) : write_origin(m);
+    TRY(hf_output_end(&m->out, st));
+    m->adapter ? import_adapter_print(m) : print_table(m);
     return KR_OK;
 }
 
@@ -467,7 +395,13 @@ int import_command(int argc, char **argv)
     m.from = o.path;
     m.args = &args;
     m.options = &o;
-    st = import_model(&m);
+    m.adapter = hf_is_adapter(m.from);
+    if (args.base[0] && !m.adapter) {
+        (void)KR_FAIL(KR_ERR_ARG, "import: --base %s: %s has no " HF_ADAPTER_CONFIG,
+                      args.base, m.from);
+        return EXIT_USAGE;
+    }
+    st = import_folder(&m);
     close_import(&m);
     return code_of(st);
 }
