@@ -45,11 +45,13 @@ HDF5_INC  := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I hdf5 2
 HDF5_LIB  := $(shell pkg-config --libs hdf5 2>/dev/null)
 VERSION   := $(shell cat VERSION)
 
+# NCCL between GPUs; where there is no nccl.h, comm/no_nccl.c says so
+nccl.src        := comm/comm_nccl.c comm/nccl_lib.c
 # --- modules, ground first; a module links only against those before it ----------------
 base.src        := $(wildcard base/*.c)
 kernels.src     := $(wildcard kernels/*.c kernels/cpu/*.c kernels/cpu16/*.c kernels/guard/*.c)
 kernels64.src   := $(wildcard kernels/cpu/*.c)
-comm.src        := $(wildcard comm/*.c)
+comm.src        := $(filter-out $(nccl.src),$(wildcard comm/*.c))
 checkpoints.src := $(wildcard checkpoints/*.c)
 scheduler.src   := $(wildcard scheduler/*.c)
 trainer.src     := $(wildcard trainer/model/*.c trainer/data/*.c trainer/run/*.c trainer/hf/*.c)

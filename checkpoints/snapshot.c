@@ -169,8 +169,8 @@ static kr_status gather_sizes(struct snapshot *s)
 static void stop(struct snapshot *s)
 {
     background_join(&s->thread);
-    if (s->stage == SNAPSHOT_SENDING && comm_queue(s->comm))
-        (void)kern_queue_sync(comm_queue(s->comm)); /* it may be in our buffers */
+    if (s->stage == SNAPSHOT_SENDING)
+        (void)comm_swap_wait(s->comm); /* it may be in our buffers */
     close_memory(s);
     for (int32_t i = 0; i < s->copy_count; i++)
         mem_free(s->copies[i].payload);
@@ -316,7 +316,7 @@ static kr_status settle(struct snapshot *s, bool *whole)
     kr_status st;
 
     while (s->stage == SNAPSHOT_SENDING) {
-        TRY(kern_queue_sync(comm_queue(s->comm)));
+        TRY(comm_swap_wait(s->comm));
         TRY(move_copies(s));
     }
     background_join(&s->thread);
@@ -383,7 +383,7 @@ kr_status snapshot_advance(struct snapshot *s, int64_t told)
     if (s->scheme == SNAPSHOT_OFF || s->stage == SNAPSHOT_IDLE) return KR_OK;
     if (told == SNAPSHOT_FAILED) {
         /* partners may still be sending: their queues are empty after this */
-        if (s->scheme == SNAPSHOT_PARTNER) TRY(kern_queue_sync(comm_queue(s->comm)));
+        if (s->scheme == SNAPSHOT_PARTNER) TRY(comm_swap_wait(s->comm));
         give_up(s);
         return KR_OK;
     }

@@ -609,7 +609,7 @@ kr_status snapshot_load(struct snapshot *s, struct kern_queue *q)
     if (st == KR_OK) st = plan(s, &post, payload);
     st = comm_agree(s->comm, st);
     if (st == KR_OK) st = comm_swap(s->comm, post.packets, post.count);
-    if (st == KR_OK && comm_queue(s->comm)) st = kern_queue_sync(comm_queue(s->comm));
+    if (st == KR_OK) st = comm_swap_wait(s->comm);
     if (st == KR_OK) {
         unpack(&post, payload);
         st = comm_agree(s->comm, pieces_upload(s->state, q, payload));

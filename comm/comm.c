@@ -1,40 +1,22 @@
 /*
- * comm.c - front doors: arguments are checked here, then work goes to one place.
+ * comm.c - the life of a group, and who its ranks are.
  *
- * Before comm_bind that place is the caller's thread, after it the background queue, also
- * for the host collectives: so one thread is inside the back end, and all ranks see one
+ * Before comm_bind collectives run on the caller's thread, after it on a background queue,
+ * also those of the host: so one thread is inside the back end, and all ranks see one
  * order.  Each call gets a number that is the same on all ranks, for error lines.
  */
 #include "comm/comm.h"
 
-#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/mem.h"
-#include "comm/backend.h"
-#include "comm/comm_fault.h"
-#include "comm/part.h"
-#include "kernels/kernels.h"
-
-enum { HOST_MAX = 1 << 30 }; /* bytes of a host collective */
-
-struct comm {
-    struct comm_link *link;
-    struct comm_fault fault;
-    struct kern_device *device; /* NULL before comm_bind */
-    struct kern_queue *queue;   /* NULL before comm_bind */
-    atomic_bool dead;
-    _Atomic double bytes, seconds; /* of queued collectives; one thread writes */
-    struct comm_watch watch;       /* enter == NULL: nobody */
-};
+#include "comm/comm_parts.h"
 
 /* ---- opening and closing -------------------------------------------------------------- */
-
-static const struct comm_ops *const backends[] = { &comm_self_ops, &comm_mpi_ops };
 
 /* What Open MPI, any PMIx launcher, and those of MPICH's kin leave in the environment. */
 static bool is_launched(void)
@@ -43,26 +25,41 @@ static bool is_launched(void)
            (getenv("PMI_RANK") && getenv("PMI_SIZE"));
 }
 
-static const struct comm_ops *find(const char *name)
+/* What dist.comm may be; auto is nccl between GPUs. */
+static const struct {
+    const char *name;
+    const struct comm_ops *ops; /* NULL: mpi if launched, else self */
+    enum comm_wish wish;
+} kinds[] = {
+    { "auto", NULL, COMM_AUTO },
+    { "self", &comm_self_ops, COMM_AUTO },
+    { "mpi", &comm_mpi_ops, COMM_STAGED },
+    { "nccl", &comm_mpi_ops, COMM_NCCL },
+};
+
+static kr_status choose(struct comm *c, const struct comm_ops **ops, const char *name)
 {
-    if (strcmp(name, "auto") == 0) return is_launched() ? &comm_mpi_ops : &comm_self_ops;
-    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
-        if (strcmp(name, backends[i]->name) == 0) return backends[i];
-    return NULL;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (strcmp(name, kinds[i].name) != 0) continue;
+        c->wish = kinds[i].wish;
+        *ops = kinds[i].ops;
+        if (!*ops) *ops = is_launched() ? &comm_mpi_ops : &comm_self_ops;
+        return KR_OK;
+    }
+    return KR_FAIL(KR_ERR_ARG, "dist.comm = %s: want auto, self, mpi or nccl", name);
 }
 
 kr_status comm_open(struct comm **out, const struct comm_config *config)
 {
-    const struct comm_ops *ops = find(config->backend);
+    const struct comm_ops *ops;
     struct comm *c = NULL;
     kr_status st;
 
-    if (!ops)
-        return KR_FAIL(KR_ERR_ARG, "dist.comm = %s: want auto, self or mpi",
-                       config->backend);
     if (!(config->limit > 0))
         return KR_FAIL(KR_ERR_ARG, "comm limit = %g s: want more than 0", config->limit);
     TRY(mem_alloc(&c, 1, sizeof *c, "group"));
+    pthread_mutex_init(&c->telling, NULL);
+    TRY_OR(st, choose(c, &ops, config->backend), done);
     TRY_OR(st, comm_fault_parse(&c->fault, config->fault), done);
     TRY_OR(st, ops->open(&c->link, config->limit), done);
     c->link->ops = ops;
@@ -83,26 +80,70 @@ static kr_status sharpen_timer(void *arg)
     return KR_OK;
 }
 
+/* A thread of its own for what MPI does on host memory while NCCL has the stream. */
+static kr_status open_talk(struct comm *c)
+{
+    TRY(kern_device_open(&c->host, "cpu", 0, 1));
+    TRY(kern_queue_open(&c->talk, c->host, KERN_QUEUE_BACKGROUND));
+    return kern_queue_call(c->talk, sharpen_timer, NULL, 0);
+}
+
+static void append(struct comm *c, const char *text)
+{
+    size_t used = strlen(c->link->describe);
+
+    snprintf(c->link->describe + used, sizeof c->link->describe - used, ", %s", text);
+}
+
+static kr_status bind_gpus(struct comm *c)
+{
+    struct comm_listener listener = { comm_gpu_over, comm_gpu_died, c };
+
+    if (c->wish == COMM_STAGED) {
+        c->talk = c->queue;
+        append(c, "GPU memory through the host");
+        return comm_stage_open(&c->stage, c->queue);
+    }
+    TRY(comm_nccl_open(&c->gpu, c->link, c->queue, &listener));
+    append(c, c->gpu->describe);
+    return open_talk(c);
+}
+
 kr_status comm_bind(struct comm *c, struct kern_device *d)
 {
-    struct kern_queue *q = NULL;
+    bool is_host = kern_device_is_host(d);
+    kr_status st;
 
     if (c->queue) return KR_FAIL(KR_ERR_ARG, "this group is bound to a device already");
-    if (c->link->ops->needs_host_memory && !kern_device_is_host(d))
+    if (c->wish == COMM_NCCL && is_host)
         return KR_FAIL(KR_ERR_ARG,
-                       "the %s back end needs host memory, device %s has none",
-                       c->link->ops->name, kern_device_name(d));
-    TRY(kern_queue_open(&q, d, KERN_QUEUE_BACKGROUND));
+                       "dist.comm = nccl is for GPUs, and this rank computes "
+                       "on device %s; set dist.comm = auto",
+                       kern_device_name(d));
+    TRY(kern_queue_open(&c->queue, d, KERN_QUEUE_BACKGROUND));
     c->device = d;
-    c->queue = q;
-    return kern_device_is_host(d) ? kern_queue_call(q, sharpen_timer, NULL, 0) : KR_OK;
+    if (is_host) {
+        c->talk = c->queue;
+        st = kern_queue_call(c->queue, sharpen_timer, NULL, 0);
+    } else {
+        st = comm_size(c) > 1 ? bind_gpus(c) : KR_OK;
+    }
+    if (st == KR_ERR_COMM) c->dead = true;
+    if (st != KR_OK) comm_unbind(c);
+    return st;
 }
 
 void comm_unbind(struct comm *c)
 {
+    if (c->gpu) c->gpu->ops->close(c->gpu, !c->dead);
+    if (c->talk != c->queue) kern_queue_close(c->talk);
     kern_queue_close(c->queue);
-    c->queue = NULL;
-    c->device = NULL;
+    comm_stage_close(c->stage);
+    kern_device_close(c->host);
+    c->gpu = NULL;
+    c->talk = c->queue = NULL;
+    c->stage = NULL;
+    c->host = c->device = NULL;
 }
 
 void comm_close(struct comm *c)
@@ -112,6 +153,7 @@ void comm_close(struct comm *c)
     mem_free(c->link->scratch);
     mem_free(c->link->node_of);
     c->link->ops->close(c->link, !c->dead);
+    pthread_mutex_destroy(&c->telling);
     mem_free(c);
 }
 
@@ -125,6 +167,7 @@ int32_t comm_rank(const struct comm *c) { return c->link->rank; }
 int32_t comm_size(const struct comm *c) { return c->link->size; }
 int32_t comm_local_rank(const struct comm *c) { return c->link->local_rank; }
 int32_t comm_local_size(const struct comm *c) { return c->link->local_size; }
+int32_t comm_gpu_rank(const struct comm *c) { return c->link->gpu_rank; }
 int32_t comm_nodes(const struct comm *c) { return c->link->nodes; }
 int32_t comm_node(const struct comm *c, int32_t rank)
 {
@@ -134,558 +177,52 @@ const char *comm_node_name(const struct comm *c) { return c->link->node; }
 int comm_threads(const struct comm *c) { return c->link->threads; }
 const char *comm_describe(const struct comm *c) { return c->link->describe; }
 struct kern_queue *comm_queue(struct comm *c) { return c->queue; }
+double comm_sent(const struct comm *c) { return (double)c->bytes; }
 
-void comm_totals(const struct comm *c, double *bytes, double *seconds)
+/* ---- one collective ------------------------------------------------------------------- */
+
+static void tell(struct comm *c, void (*whom)(void *, uint64_t, const char *),
+                 uint64_t *newest, uint64_t number, const char *name)
 {
-    *bytes = c->bytes;
-    *seconds = c->seconds;
+    if (!whom) return;
+    pthread_mutex_lock(&c->telling);
+    if (number > *newest) {
+        *newest = number;
+        whom(c->watch.self, number, name);
+    }
+    pthread_mutex_unlock(&c->telling);
 }
 
-/* ---- host collectives ----------------------------------------------------------------- */
-
-/* One host collective, with the operands of all of them. */
-struct host_call {
-    struct comm *c;
-    const char *name;
-    kr_status (*run)(struct comm_link *l, struct host_call *h);
-    kr_status status; /* out */
-    int32_t worst;    /* in and out */
-    const void *mine;
-    void *all;
-    size_t bytes;
-};
-
-static kr_status enter(struct comm *c, const char *name)
+kr_status comm_enter(struct comm *c, struct comm_link *l, uint64_t number,
+                     const char *name)
 {
     if (c->dead) return KR_ERR_COMM; /* the line was written when it died */
-    c->link->name = name;
-    c->link->number++;
+    l->name = name;
+    l->number = number;
     return KR_OK;
 }
 
-static void tell_enter(const struct comm *c)
+void comm_tell_enter(struct comm *c, const struct comm_link *l)
 {
-    if (c->watch.enter) c->watch.enter(c->watch.self, c->link->number, c->link->name);
+    tell(c, c->watch.enter, &c->entered, l->number, l->name);
 }
 
-static void tell_leave(const struct comm *c)
+void comm_tell_leave(struct comm *c, uint64_t number, const char *name)
 {
-    if (c->watch.leave) c->watch.leave(c->watch.self, c->link->number, c->link->name);
+    tell(c, c->watch.leave, &c->left, number, name);
 }
 
-/* A group that agreed on a failure lives on; one that lost its peers does not. */
-static void host_run(struct host_call *h)
+/* ---- what the NCCL link says, from its own thread -------------------------------------- */
+
+void comm_gpu_over(void *self, uint64_t number, const char *name)
 {
-    h->status = enter(h->c, h->name);
-    if (h->status == KR_OK) {
-        tell_enter(h->c);
-        h->status = h->run(h->c->link, h);
-    }
-    if (h->status == KR_ERR_COMM)
-        h->c->dead = true;
-    else
-        tell_leave(h->c);
+    comm_tell_leave(self, number, name);
 }
 
-static kr_status host_run_queued(void *arg)
+void comm_gpu_died(void *self)
 {
-    struct host_call *h = *(struct host_call **)arg;
+    struct comm *c = self;
 
-    host_run(h);
-    return h->status == KR_ERR_COMM ? KR_ERR_COMM : KR_OK;
-}
-
-/* A group of one on a GPU has no order to keep, so it need not go through the stream. */
-static kr_status host_collective(struct host_call *h)
-{
-    if (h->c->queue && kern_device_is_host(h->c->device)) {
-        TRY(kern_queue_call(h->c->queue, host_run_queued, &h, sizeof h));
-        TRY(kern_queue_sync(h->c->queue));
-    } else {
-        host_run(h);
-    }
-    return h->status;
-}
-
-static kr_status too_big(const char *name, size_t bytes)
-{
-    return KR_FAIL(KR_ERR_ARG, "%s: %zu bytes, more than 1 GiB", name, bytes);
-}
-
-static kr_status run_agree(struct comm_link *l, struct host_call *h)
-{
-    return l->ops->agree(l, &h->worst);
-}
-
-kr_status comm_agree(struct comm *c, kr_status mine)
-{
-    struct host_call h = { .c = c, .name = "agree", .run = run_agree, .worst = mine };
-
-    TRY(host_collective(&h));
-    return (kr_status)h.worst;
-}
-
-static kr_status run_share(struct comm_link *l, struct host_call *h)
-{
-    return l->ops->broadcast(l, h->all, (int64_t)h->bytes, 0);
-}
-
-kr_status comm_share(struct comm *c, void *at, size_t bytes)
-{
-    struct host_call h = {
-        .c = c, .name = "share", .run = run_share, .all = at, .bytes = bytes
-    };
-
-    if (bytes > HOST_MAX) return too_big(h.name, bytes);
-    return bytes ? host_collective(&h) : KR_OK;
-}
-
-static kr_status run_all_gather_bytes(struct comm_link *l, struct host_call *h)
-{
-    return l->ops->all_gather(l, h->mine, h->all, (int64_t)h->bytes);
-}
-
-kr_status comm_all_gather_bytes(struct comm *c, const void *mine, size_t bytes, void *all)
-{
-    struct host_call h = { .c = c,
-                           .name = "all_gather_bytes",
-                           .run = run_all_gather_bytes,
-                           .mine = mine,
-                           .all = all,
-                           .bytes = bytes };
-
-    if (bytes > HOST_MAX) return too_big(h.name, bytes);
-    return bytes ? host_collective(&h) : KR_OK;
-}
-
-/* ---- texts ---------------------------------------------------------------------------- */
-
-/* Inside a collective: does everyone have what the next message needs? */
-static kr_status all_ready(struct comm_link *l, kr_status mine)
-{
-    int32_t worst = mine;
-
-    TRY(l->ops->agree(l, &worst));
-    return (kr_status)worst;
-}
-
-static kr_status run_share_text(struct comm_link *l, struct host_call *h)
-{
-    char **text = h->all, *copy = NULL;
-    int64_t bytes = l->rank == 0 ? (int64_t)strlen(*text) + 1 : 0;
-    kr_status st = KR_OK;
-
-    TRY(l->ops->broadcast(l, &bytes, sizeof bytes, 0));
-    if (bytes > HOST_MAX)
-        return l->rank == 0 ? too_big(h->name, (size_t)bytes) : KR_ERR_ARG;
-    if (l->rank != 0) st = mem_alloc(&copy, (size_t)bytes, 1, "text of rank 0");
-    TRY_OR(st, all_ready(l, st), done);
-    TRY_OR(st, l->ops->broadcast(l, l->rank == 0 ? *text : copy, bytes, 0), done);
-    if (l->rank != 0) *text = copy;
-done:
-    if (st != KR_OK) mem_free(copy);
-    return st;
-}
-
-kr_status comm_share_text(struct comm *c, char **text)
-{
-    struct host_call h = {
-        .c = c, .name = "share_text", .run = run_share_text, .all = text
-    };
-
-    return host_collective(&h);
-}
-
-/* What gathering texts needs, on every rank; messages and block on rank 0. */
-struct texts {
-    int64_t *bytes; /* (size), with the NUL */
-    struct comm_message *messages;
-    char *block;
-};
-
-static kr_status texts_sizes(struct comm_link *l, struct texts *t, const char *mine,
-                             int64_t *total)
-{
-    kr_status st =
-        mem_alloc(&t->bytes, (size_t)l->size, sizeof *t->bytes, "sizes of texts");
-    int64_t bytes = (int64_t)strlen(mine) + 1;
-
-    TRY(all_ready(l, st));
-    TRY(l->ops->all_gather(l, &bytes, t->bytes, sizeof bytes));
-    *total = 0;
-    for (int32_t r = 0; r < l->size && *total <= HOST_MAX; r++)
-        *total += t->bytes[r];
-    return KR_OK;
-}
-
-static kr_status texts_room(struct comm_link *l, struct texts *t, int64_t total)
-{
-    kr_status st = KR_OK;
-
-    if (l->rank == 0) {
-        st = mem_alloc(&t->messages, (size_t)l->size, sizeof *t->messages,
-                       "texts of ranks");
-        if (st == KR_OK) st = mem_alloc(&t->block, (size_t)total, 1, "texts of ranks");
-    }
-    return all_ready(l, st);
-}
-
-static kr_status texts_move(struct comm_link *l, struct texts *t, const char *mine)
-{
-    struct comm_message out = { .at = (void *)(uintptr_t)mine,
-                                .bytes = t->bytes[l->rank],
-                                .peer = 0,
-                                .is_out = true };
-    char *at = t->block;
-
-    if (l->rank != 0) {
-        TRY(l->ops->start(l, &out));
-        return l->ops->wait(l, &out, 1);
-    }
-    memcpy(at, mine, (size_t)t->bytes[0]);
-    for (int32_t r = 1; r < l->size; r++) {
-        at += t->bytes[r - 1];
-        t->messages[r] =
-            (struct comm_message){ .at = at, .bytes = t->bytes[r], .peer = r };
-        TRY(l->ops->start(l, &t->messages[r]));
-    }
-    return l->size > 1 ? l->ops->wait(l, t->messages + 1, l->size - 1) : KR_OK;
-}
-
-static kr_status run_gather_texts(struct comm_link *l, struct host_call *h)
-{
-    struct texts t = { 0 };
-    char **all = h->all;
-    int64_t total;
-    kr_status st;
-
-    TRY_OR(st, texts_sizes(l, &t, h->mine, &total), done);
-    if (total > HOST_MAX) {
-        st = l->rank == 0 ? too_big(h->name, (size_t)total) : KR_ERR_ARG;
-        goto done;
-    }
-    TRY_OR(st, texts_room(l, &t, total), done);
-    TRY_OR(st, texts_move(l, &t, h->mine), done);
-    *all = t.block;
-    t.block = NULL;
-done:
-    mem_free(t.bytes);
-    mem_free(t.messages);
-    mem_free(t.block);
-    return st;
-}
-
-kr_status comm_gather_texts(struct comm *c, const char *mine, char **all)
-{
-    struct host_call h = {
-        .c = c, .name = "gather_texts", .run = run_gather_texts, .mine = mine, .all = all
-    };
-
-    return host_collective(&h);
-}
-
-/* ---- queued collectives --------------------------------------------------------------- */
-
-/* One queued collective, with the operands of most of them. */
-struct work {
-    struct comm *c;
-    const char *name;
-    kr_status (*run)(struct comm_link *l, const struct work *w);
-    void *all, *own;
-    int64_t count; /* elements of a chunk, or bytes */
-    enum kern_dtype type;
-    int32_t root;
-};
-
-/* The canonical reduction also takes its nodes along. */
-struct tree_work {
-    struct work work; /* first */
-    int64_t leaves;
-    struct comm_rounding rounding;
-    int count;
-    struct tree_node nodes[TREE_DEPTH];
-    void *at[TREE_DEPTH];
-};
-
-static kr_status attempt(const struct work *w)
-{
-    struct comm_link *l = w->c->link;
-    double start = clock_now(), sent = l->sent;
-
-    TRY(enter(w->c, w->name));
-    TRY(comm_fault_before(&w->c->fault, l));
-    tell_enter(w->c);
-    TRY(w->run(l, w));
-    tell_leave(w->c);
-    comm_fault_after(&w->c->fault, l->sent - sent);
-    w->c->bytes = w->c->bytes + (l->sent - sent);
-    w->c->seconds = w->c->seconds + (clock_now() - start);
-    return KR_OK;
-}
-
-/* Any failure ends the group here, out of memory too: this rank is out of step. */
-static kr_status work_run(void *arg)
-{
-    const struct work *w = arg;
-    kr_status st = attempt(w);
-
-    if (st != KR_OK) w->c->dead = true;
-    return st;
-}
-
-static kr_status enqueue(struct work *w, size_t bytes)
-{
-    struct comm *c = w->c;
-
-    if (!c->queue)
-        return KR_FAIL(KR_ERR_ARG, "%s: this group is not bound to a device", w->name);
-    if (c->dead) return KR_ERR_COMM;
-    return kern_queue_call(c->queue, work_run, w, bytes);
-}
-
-/* A group of one on a GPU: all that is left of a collective is a copy there. */
-static kr_status enqueue_copy(struct comm *c, void *to, const void *from, int64_t count,
-                              enum kern_dtype type)
-{
-    if (to == from) return KR_OK;
-    return kern_copy(c->queue, kern_mat(to, 1, count, type),
-                     kern_mat((void *)(uintptr_t)from, 1, count, type));
-}
-
-static bool is_on_gpu(const struct comm *c)
-{
-    return c->queue && !kern_device_is_host(c->device);
-}
-
-static kr_status check_sum(const char *name, int64_t chunk, enum kern_dtype type)
-{
-    if (chunk < 0)
-        return KR_FAIL(KR_ERR_ARG, "%s: chunk of %lld elements", name, (long long)chunk);
-    if (type != KERN_F32 && type != KERN_F64)
-        return KR_FAIL(KR_ERR_ARG, "%s: sums are made in f32 or f64", name);
-    return KR_OK;
-}
-
-static kr_status run_reduce_scatter(struct comm_link *l, const struct work *w)
-{
-    return l->ops->reduce_scatter(l, w->all, w->own, w->count, w->type);
-}
-
-kr_status comm_reduce_scatter(struct comm *c, void *all, void *own, int64_t chunk,
-                              enum kern_dtype type)
-{
-    struct work w = { .c = c,
-                      .name = "reduce_scatter",
-                      .run = run_reduce_scatter,
-                      .all = all,
-                      .own = own,
-                      .count = chunk,
-                      .type = type };
-
-    TRY(check_sum(w.name, chunk, type));
-    if (is_on_gpu(c)) return enqueue_copy(c, own, all, chunk, type);
-    return chunk ? enqueue(&w, sizeof w) : KR_OK;
-}
-
-/* The nodes must be what every other rank believes this one has. */
-static kr_status check_nodes(const struct comm *c, int64_t leaves,
-                             const struct tree_node *nodes, int count)
-{
-    int32_t rank = comm_rank(c), size = comm_size(c);
-    struct tree_node want[TREE_DEPTH];
-    struct span s;
-    int n;
-
-    if (leaves < size || leaves > INT64_C(1) << 30)
-        return KR_FAIL(KR_ERR_ARG, "reduce_tree: %lld leaves over %d ranks",
-                       (long long)leaves, size);
-    s = part_leaves(leaves, size, rank);
-    n = tree_cover(leaves, (struct tree_node){ s.begin, s.end - s.begin }, want);
-    for (int k = 0; k < n && n == count; k++)
-        if (want[k].first != nodes[k].first || want[k].count != nodes[k].count) n = -1;
-    if (n != count)
-        return KR_FAIL(KR_ERR_ARG,
-                       "reduce_tree: these are not the nodes of leaves %lld to %lld",
-                       (long long)s.begin, (long long)s.end - 1);
-    return KR_OK;
-}
-
-static kr_status run_reduce_tree(struct comm_link *l, const struct work *w)
-{
-    const struct tree_work *tree = (const struct tree_work *)w;
-    struct comm_tree t = { .leaves = tree->leaves,
-                           .nodes = tree->nodes,
-                           .at = tree->at,
-                           .count = tree->count,
-                           .own = w->own,
-                           .chunk = w->count,
-                           .type = w->type,
-                           .rounding = tree->rounding };
-
-    return l->ops->reduce_tree(l, &t);
-}
-
-static kr_status reduce_tree(struct tree_work *t, const struct tree_node *nodes,
-                             void *const *at, int count)
-{
-    struct comm *c = t->work.c;
-
-    if (t->work.count < 0)
-        return KR_FAIL(KR_ERR_ARG, "%s: chunk of %lld elements", t->work.name,
-                       (long long)t->work.count);
-    TRY(check_nodes(c, t->leaves, nodes, count));
-    t->count = count;
-    memcpy(t->nodes, nodes, (size_t)count * sizeof *nodes);
-    memcpy(t->at, at, (size_t)count * sizeof *at);
-    /* one rank has all leaves, so there is one node, the root */
-    if (is_on_gpu(c))
-        return enqueue_copy(c, t->work.own, at[0], t->work.count, t->work.type);
-    return t->work.count ? enqueue(&t->work, sizeof *t) : KR_OK;
-}
-
-kr_status comm_reduce_tree(struct comm *c, int64_t leaves, const struct tree_node *nodes,
-                           void *const *at, int count, void *own, int64_t chunk,
-                           enum kern_dtype type)
-{
-    struct tree_work t = { .leaves = leaves };
-
-    t.work = (struct work){ .c = c,
-                            .name = "reduce_tree",
-                            .run = run_reduce_tree,
-                            .own = own,
-                            .count = chunk,
-                            .type = type };
-    TRY(check_sum(t.work.name, chunk, type));
-    return reduce_tree(&t, nodes, at, count);
-}
-
-kr_status comm_reduce_tree_bf16(struct comm *c, int64_t leaves,
-                                const struct tree_node *nodes, void *const *at, int count,
-                                void *own, int64_t chunk, struct comm_rounding rounding)
-{
-    struct tree_work t = { .leaves = leaves, .rounding = rounding };
-
-    t.work = (struct work){ .c = c,
-                            .name = "reduce_tree",
-                            .run = run_reduce_tree,
-                            .own = own,
-                            .count = chunk,
-                            .type = KERN_BF16 };
-    return reduce_tree(&t, nodes, at, count);
-}
-
-static kr_status run_all_to_all(struct comm_link *l, const struct work *w)
-{
-    return l->ops->all_to_all(l, w->all, w->own,
-                              w->count * (int64_t)kern_dtype_bytes(w->type));
-}
-
-kr_status comm_all_to_all(struct comm *c, const void *all, void *got, int64_t chunk,
-                          enum kern_dtype type)
-{
-    struct work w = { .c = c,
-                      .name = "all_to_all",
-                      .run = run_all_to_all,
-                      .all = (void *)(uintptr_t)all,
-                      .own = got,
-                      .count = chunk,
-                      .type = type };
-
-    if (chunk < 0)
-        return KR_FAIL(KR_ERR_ARG, "all_to_all: chunk of %lld elements",
-                       (long long)chunk);
-    if (!is_on_gpu(c) && !c->link->ops->all_to_all)
-        return KR_FAIL(KR_ERR_ARG, "all_to_all: %s knows none", c->link->ops->name);
-    if (is_on_gpu(c)) return enqueue_copy(c, got, all, chunk, type);
-    return chunk ? enqueue(&w, sizeof w) : KR_OK;
-}
-
-static kr_status run_all_gather(struct comm_link *l, const struct work *w)
-{
-    return l->ops->all_gather(l, w->own, w->all,
-                              w->count * (int64_t)kern_dtype_bytes(w->type));
-}
-
-kr_status comm_all_gather(struct comm *c, const void *own, void *all, int64_t chunk,
-                          enum kern_dtype type)
-{
-    struct work w = { .c = c,
-                      .name = "all_gather",
-                      .run = run_all_gather,
-                      .all = all,
-                      .own = (void *)(uintptr_t)own,
-                      .count = chunk,
-                      .type = type };
-
-    if (chunk < 0)
-        return KR_FAIL(KR_ERR_ARG, "all_gather: chunk of %lld elements",
-                       (long long)chunk);
-    if (is_on_gpu(c)) return enqueue_copy(c, all, own, chunk, type);
-    return chunk ? enqueue(&w, sizeof w) : KR_OK;
-}
-
-static kr_status run_broadcast(struct comm_link *l, const struct work *w)
-{
-    return l->ops->broadcast(l, w->all, w->count, w->root);
-}
-
-kr_status comm_broadcast(struct comm *c, void *at, int64_t bytes, int32_t root)
-{
-    struct work w = { .c = c,
-                      .name = "broadcast",
-                      .run = run_broadcast,
-                      .all = at,
-                      .count = bytes,
-                      .root = root };
-
-    if (bytes < 0 || root < 0 || root >= comm_size(c))
-        return KR_FAIL(KR_ERR_ARG, "broadcast: %lld bytes from rank %d of %d",
-                       (long long)bytes, root, comm_size(c));
-    if (is_on_gpu(c)) return KR_OK;
-    return bytes ? enqueue(&w, sizeof w) : KR_OK;
-}
-
-static kr_status move_packets(struct comm_link *l, struct comm_message *m,
-                              const struct comm_packet *list, int64_t count)
-{
-    int64_t used = 0;
-
-    for (int64_t i = 0; i < count; i++) {
-        const struct comm_packet *p = &list[i];
-
-        if (p->bytes == 0) continue;
-        m[used] = (struct comm_message){
-            .at = p->at, .bytes = p->bytes, .peer = p->peer, .is_out = p->is_out
-        };
-        TRY(l->ops->start(l, &m[used++]));
-    }
-    return used ? l->ops->wait(l, m, used) : KR_OK;
-}
-
-static kr_status run_swap(struct comm_link *l, const struct work *w)
-{
-    struct comm_message *m = NULL;
-    kr_status st;
-
-    TRY(mem_alloc(&m, (size_t)w->count, sizeof *m, "messages"));
-    st = move_packets(l, m, w->own, w->count);
-    mem_free(m);
-    return st;
-}
-
-kr_status comm_swap(struct comm *c, const struct comm_packet *list, int64_t count)
-{
-    struct work w = { .c = c,
-                      .name = "swap",
-                      .run = run_swap,
-                      .own = (void *)(uintptr_t)list,
-                      .count = count };
-
-    for (int64_t i = 0; i < count; i++)
-        if (list[i].bytes < 0 || list[i].bytes > COMM_PACKET_MAX || list[i].peer < 0 ||
-            list[i].peer >= comm_size(c) || list[i].peer == comm_rank(c))
-            return KR_FAIL(KR_ERR_ARG, "swap: message of %lld bytes, peer %d of %d",
-                           (long long)list[i].bytes, list[i].peer, comm_size(c));
-    if (comm_size(c) == 1) return KR_OK;
-    return enqueue(&w, sizeof w);
+    c->dead = true;
+    kern_queue_fail(c->queue, KR_ERR_COMM);
 }

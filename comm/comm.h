@@ -7,10 +7,11 @@
  *   [queued]      enqueued on comm_queue(c): operands are device memory and stay
  *                 untouched until an event recorded there is reached
  *
- * Back ends: "self" (one rank, copies), "mpi" (host memory through MPI).  All traffic of
- * a group runs on one background queue, so MPI is entered by one thread at a time and
- * all ranks see one order.  Waits poll and nap (they do not burn the core that computes)
- * and are bounded by the limit given to comm_open.
+ * Back ends: "self" (one rank, copies), "mpi" (host memory through MPI), "nccl" (mpi, and
+ * NCCL for the memory of GPUs).  MPI is entered by one thread at a time, and all ranks see
+ * one order: all traffic of a group runs on one background queue; with NCCL, that of host
+ * memory on one, that of device memory on another.  Waits poll and nap (they do not burn
+ * the core that computes) and are bounded by the limit given to comm_open.
  *
  * After KR_ERR_COMM the group is dead: only comm_close and comm_abort may be called.
  */
@@ -23,7 +24,8 @@
 struct comm; /* opaque; one per group */
 
 struct comm_config {
-    const char *backend; /* "auto": mpi when started by an MPI launcher, else self */
+    const char *backend; /* "auto": mpi when started by an MPI launcher, else self; nccl
+                            between GPUs.  "mpi" on GPUs: through host memory */
     double limit;        /* seconds any one wait may take before KR_ERR_COMM */
     const char *fault;   /* "" or a fault for tests, see comm_fault.c:
                             "slow:MIB_PER_S", "delay:SECONDS", "fail:N", "kill:N:RANK",
@@ -45,7 +47,9 @@ struct comm_watch {
 /* [local] From here on; before the first collective of another thread. */
 void comm_watch(struct comm *c, const struct comm_watch *watch);
 
-/* [local] Open the background queue on d.  Once, before the first queued collective. */
+/* [collective] Open the background queue on d, and what joins devices of its kind, which
+ * is that of all ranks.  Once, before the first queued collective.  KR_ERR_DEVICE: NCCL is
+ * missing or too old. */
 kr_status comm_bind(struct comm *c, struct kern_device *d);
 
 /* [local] Drain and close the queue, so that the device can be closed. */
@@ -62,6 +66,9 @@ int32_t comm_rank(const struct comm *c);
 int32_t comm_size(const struct comm *c);
 int32_t comm_local_rank(const struct comm *c); /* among the ranks of this node */
 int32_t comm_local_size(const struct comm *c);
+/* Among the ranks of this node that have the same CUDA_VISIBLE_DEVICES: the number of this
+ * rank's GPU among those that it sees, whether a launcher shows each rank all or its own. */
+int32_t comm_gpu_rank(const struct comm *c);
 int32_t comm_nodes(const struct comm *c);              /* nodes of the group */
 int32_t comm_node(const struct comm *c, int32_t rank); /* 0 .. nodes - 1, by first rank */
 const char *comm_node_name(const struct comm *c); /* of this rank; KILORANK_NODE first */
@@ -101,8 +108,11 @@ enum { COMM_PACKET_MAX = 1 << 30 };
 
 /* [collective] [queued] Messages between ranks, each with its other end in the peer's
  * list; those between two ranks in the same order in both.  list (or NULL: nothing for
- * this rank) and memory stay the caller's and untouched until the queue is synced. */
+ * this rank) and memory stay the caller's and untouched until comm_swap_wait. */
 kr_status comm_swap(struct comm *c, const struct comm_packet *list, int64_t count);
+
+/* [local] Wait until all swaps are over; the first error of the queue they are on. */
+kr_status comm_swap_wait(struct comm *c);
 
 /* --- device memory, queued ------------------------------------------------------- */
 
@@ -113,6 +123,9 @@ kr_status comm_swap(struct comm *c, const struct comm_packet *list, int64_t coun
  */
 kr_status comm_reduce_scatter(struct comm *c, void *all, void *own, int64_t chunk,
                               enum kern_dtype type);
+
+/* [collective] [queued] Library order: all (size, chunk) becomes the sum over ranks. */
+kr_status comm_all_reduce(struct comm *c, void *all, int64_t chunk, enum kern_dtype type);
 
 /*
  * [collective] [queued] Canonical order (tree.h): the same bits on any number of ranks.
@@ -153,8 +166,13 @@ kr_status comm_all_gather(struct comm *c, const void *own, void *all, int64_t ch
 /* [collective] [queued] Everyone gets rank root's bytes. */
 kr_status comm_broadcast(struct comm *c, void *at, int64_t bytes, int32_t root);
 
-/* [local] Since comm_open: bytes this rank has sent in queued collectives and seconds its
- * queue has spent in them. */
-void comm_totals(const struct comm *c, double *bytes, double *seconds);
+/* [local] This device memory will be used in many collectives, until it is unregistered or
+ * the group unbound: NCCL lets other GPUs and the network reach it without a copy.  NULL is
+ * fine. */
+void comm_register(struct comm *c, void *at, int64_t bytes);
+void comm_unregister(struct comm *c, void *at); /* before it is freed */
+
+/* [local] Bytes this rank has sent in queued collectives, since comm_open. */
+double comm_sent(const struct comm *c);
 
 #endif

@@ -239,6 +239,7 @@ static kr_status mpi_all_gather(struct comm_link *l, const void *own, void *all,
 /* What ranks tell each other when they meet. */
 struct place {
     char node[256];
+    uint64_t gpus; /* hash of CUDA_VISIBLE_DEVICES */
     cpu_set_t cores;
 };
 
@@ -304,6 +305,7 @@ static void find_place(struct comm_link *l, const struct place *all)
         if (strcmp(all[r].node, mine->node) != 0) continue;
         l->local_size++;
         l->local_rank += r < l->rank;
+        l->gpu_rank += r < l->rank && all[r].gpus == mine->gpus;
         sharing += CPU_EQUAL(&all[r].cores, &mine->cores) != 0;
     }
     l->threads = CPU_COUNT(&mine->cores) / sharing;
@@ -313,7 +315,7 @@ static void find_place(struct comm_link *l, const struct place *all)
 
 static kr_status meet(struct comm_link *l)
 {
-    struct place *all = NULL, mine = { "", { { 0 } } };
+    struct place *all = NULL, mine = { "", comm_visible_gpus(), { { 0 } } };
     kr_status st;
 
     memcpy(mine.node, l->node, sizeof mine.node);
@@ -394,7 +396,6 @@ static void mpi_abort(struct comm_link *l, int exit_code)
 
 const struct comm_ops comm_mpi_ops = {
     .name = "mpi",
-    .needs_host_memory = true,
     .open = mpi_open,
     .close = mpi_close,
     .abort = mpi_abort,

@@ -1,4 +1,4 @@
-/* cores.h - where a process runs: node and cores.  For comm/ itself. */
+/* cores.h - where a process runs: node, cores, GPUs.  For comm/ itself. */
 #ifndef COMM_CORES_H
 #define COMM_CORES_H
 
@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "base/hash.h"
 
 /* The host's name, or what KILORANK_NODE says; nothing that a file name could not hold. */
 static inline void comm_node_here(char out[256])
@@ -35,6 +37,14 @@ static inline int comm_cores_mine(void)
 
     comm_cores(&mask);
     return CPU_COUNT(&mask) > 0 ? CPU_COUNT(&mask) : 1;
+}
+
+/* Ranks with the same number here were shown the same GPUs. */
+static inline uint64_t comm_visible_gpus(void)
+{
+    const char *gpus = getenv("CUDA_VISIBLE_DEVICES");
+
+    return gpus ? hash64(gpus, strlen(gpus)) : 0;
 }
 
 #endif

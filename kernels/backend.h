@@ -40,10 +40,13 @@ struct kern_backend {
     kr_status (*download)(void *stream, void *host, const void *device, size_t bytes);
     kr_status (*call)(void *stream, kern_host_fn fn, const void *arg, size_t bytes);
     kr_status (*sync)(void *stream);
+    void (*fail)(void *stream, kr_status st);
+    void *(*native)(void *stream, int *device); /* opt */
     double (*stalled)(void *stream);
     kr_status (*event_open)(void *state, void **event);
     void (*event_close)(void *event);
     kr_status (*event_record)(void *event, void *stream);
+    bool (*event_reached)(void *event);
     kr_status (*event_wait)(void *event, void *stream);
 };
 

@@ -188,6 +188,17 @@ kr_status kern_queue_sync(struct kern_queue *q)
 {
     return q->device->back->sync(q->stream);
 }
+
+void kern_queue_fail(struct kern_queue *q, kr_status st)
+{
+    q->device->back->fail(q->stream, st);
+}
+
+void *kern_queue_native(struct kern_queue *q, int *device)
+{
+    return q->device->back->native ? q->device->back->native(q->stream, device) : NULL;
+}
+
 double kern_queue_stalled(struct kern_queue *q)
 {
     return q->device->back->stalled(q->stream);
@@ -218,6 +229,11 @@ void kern_event_close(struct kern_event *e)
 kr_status kern_event_record(struct kern_event *e, struct kern_queue *q)
 {
     return e->device->back->event_record(e->event, q->stream);
+}
+
+bool kern_event_reached(struct kern_event *e)
+{
+    return e->device->back->event_reached(e->event);
 }
 
 kr_status kern_event_wait(struct kern_event *e, struct kern_queue *q)

@@ -143,6 +143,14 @@ kr_status kern_queue_call(struct kern_queue *q, kern_host_fn fn, const void *arg
 /* [local] Wait until the queue is empty; returns its first error. */
 kr_status kern_queue_sync(struct kern_queue *q);
 
+/* [local] Any thread: st is an error of work that q has (its line is written); the first
+ * one sticks. */
+void kern_queue_fail(struct kern_queue *q, kr_status st);
+
+/* [local] For libraries that enqueue work themselves: the stream and the number of its
+ * device (cudaStream_t, of the process).  NULL on a host device. */
+void *kern_queue_native(struct kern_queue *q, int *device);
+
 /* [local] Seconds this queue has stood still in kern_event_wait since it was opened. */
 double kern_queue_stalled(struct kern_queue *q);
 
@@ -151,6 +159,8 @@ kr_status kern_event_open(struct kern_event **out, struct kern_device *d);
 void kern_event_close(struct kern_event *e);
 /* [queued] Reached when all work enqueued on q before has run; re-records. */
 kr_status kern_event_record(struct kern_event *e, struct kern_queue *q);
+/* [local] Any thread: has its newest recording been reached? */
+bool kern_event_reached(struct kern_event *e);
 /* [queued] q goes on only when e is reached.  Fails if the recording queue has failed. */
 kr_status kern_event_wait(struct kern_event *e, struct kern_queue *q);
 

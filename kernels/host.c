@@ -312,6 +312,15 @@ kr_status host_sync(void *stream)
     return status;
 }
 
+void host_fail(void *stream, kr_status st)
+{
+    struct queue *q = stream;
+
+    pthread_mutex_lock(&q->lock);
+    if (q->status == KR_OK) q->status = st;
+    pthread_mutex_unlock(&q->lock);
+}
+
 double host_stalled(void *stream) { return ((struct queue *)stream)->stalled; }
 
 kr_status host_event_record(void *event, void *stream)
@@ -322,6 +331,17 @@ kr_status host_event_record(void *event, void *stream)
     if (q->background) return append(q, &head, NULL, 0);
     event_reach(event, head.count, q->status);
     return KR_OK;
+}
+
+bool host_event_reached(void *event)
+{
+    struct event *e = event;
+    bool reached;
+
+    pthread_mutex_lock(&e->lock);
+    reached = e->reached == e->recorded;
+    pthread_mutex_unlock(&e->lock);
+    return reached;
 }
 
 kr_status host_event_wait(void *event, void *stream)

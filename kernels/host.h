@@ -31,10 +31,12 @@ kr_status host_upload(void *stream, void *device, const void *host, size_t bytes
 kr_status host_call(void *stream, kern_host_fn fn, const void *arg, size_t bytes);
 kr_status host_download(void *stream, void *host, const void *device, size_t bytes);
 kr_status host_sync(void *stream);
+void host_fail(void *stream, kr_status st);
 double host_stalled(void *stream);
 kr_status host_event_open(void *state, void **event);
 void host_event_close(void *event);
 kr_status host_event_record(void *event, void *stream);
+bool host_event_reached(void *event);
 kr_status host_event_wait(void *event, void *stream);
 
 /* Threads that kernels on this stream may use. */
@@ -44,8 +46,9 @@ int host_threads(void *stream);
 #define HOST_PART                                                                      \
     .memory = host_memory, .queue_open = host_queue_open,                              \
     .queue_close = host_queue_close, .upload = host_upload, .download = host_download, \
-    .call = host_call, .sync = host_sync, .stalled = host_stalled,                     \
+    .call = host_call, .sync = host_sync, .fail = host_fail, .stalled = host_stalled,  \
     .event_open = host_event_open, .event_close = host_event_close,                    \
-    .event_record = host_event_record, .event_wait = host_event_wait
+    .event_record = host_event_record, .event_reached = host_event_reached,            \
+    .event_wait = host_event_wait
 
 #endif

@@ -307,9 +307,11 @@ static void free_host(void *state, void *at)
       .alloc_host = alloc_host, .free_host = free_host, .enter = enter, .leave = leave,       \
       .queue_open = cuda_queue_open, .queue_close = cuda_queue_close,             \
       .upload = cuda_upload, .download = cuda_download, .call = cuda_call,        \
-      .sync = cuda_sync, .stalled = cuda_stalled,                                 \
+      .sync = cuda_sync, .fail = cuda_fail, .native = cuda_native,                \
+      .stalled = cuda_stalled,                                                    \
       .event_open = cuda_event_open, .event_close = cuda_event_close,             \
-      .event_record = cuda_event_record, .event_wait = cuda_event_wait }
+      .event_record = cuda_event_record, .event_reached = cuda_event_reached,     \
+      .event_wait = cuda_event_wait }
 /* clang-format on */
 
 const struct kern_backend kern_cuda_backend = CUDA_BACKEND("cuda", KERN_BF16);

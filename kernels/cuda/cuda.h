@@ -75,10 +75,13 @@ kr_status cuda_upload(void *stream, void *device, const void *host, size_t bytes
 kr_status cuda_download(void *stream, void *host, const void *device, size_t bytes);
 kr_status cuda_call(void *stream, kern_host_fn fn, const void *arg, size_t bytes);
 kr_status cuda_sync(void *stream);
+void cuda_fail(void *stream, kr_status st);
+void *cuda_native(void *stream, int *device);
 double cuda_stalled(void *stream);
 kr_status cuda_event_open(void *state, void **event);
 void cuda_event_close(void *event);
 kr_status cuda_event_record(void *event, void *stream);
+bool cuda_event_reached(void *event);
 kr_status cuda_event_wait(void *event, void *stream);
 
 #ifdef __cplusplus

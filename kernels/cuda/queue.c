@@ -5,8 +5,8 @@
  * small, and somebody on another rank waits for them.
  *
  * Host calls run on a thread of the driver, which may not call CUDA; their failures are
- * known only later.  So a stream remembers whose events it has waited for, and a
- * synchronisation returns the first failure of any of these.
+ * known only later.  So a stream remembers whose events it has waited for, and whose those
+ * had waited for, and a synchronisation returns the first failure of any of these.
  */
 #include <string.h>
 
@@ -25,7 +25,7 @@ struct cuda_stream {
     struct cuda_gpu *gpu;
     cudaStream_t handle;
     int slot;
-    uint32_t waited; /* slots of the streams whose events it has waited for */
+    uint32_t waited; /* slots of the streams that it has waited for */
     const char *newest;
     void *scratch;
     size_t scratch_bytes;
@@ -38,7 +38,8 @@ struct cuda_stream {
 struct event {
     struct cuda_gpu *gpu;
     cudaEvent_t handle;
-    int slot; /* of the stream that recorded it; -1: none yet */
+    int slot;        /* of the stream that recorded it; -1: none yet */
+    uint32_t waited; /* of that stream, at that time */
 };
 
 cudaStream_t cuda_handle(void *stream) { return ((struct cuda_stream *)stream)->handle; }
@@ -255,6 +256,21 @@ kr_status cuda_sync(void *stream)
     return KR_OK;
 }
 
+void cuda_fail(void *stream, kr_status st)
+{
+    struct cuda_stream *s = stream;
+
+    (void)cuda_slot_fail(s->gpu, s->slot, st);
+}
+
+void *cuda_native(void *stream, int *device)
+{
+    struct cuda_stream *s = stream;
+
+    *device = cuda_device_of(s->gpu);
+    return s->handle;
+}
+
 /* ---- events --------------------------------------------------------------------------- */
 
 kr_status cuda_event_open(void *state, void **event)
@@ -290,6 +306,7 @@ kr_status cuda_event_record(void *event, void *stream)
 
     (void)cudaSetDevice(cuda_device_of(s->gpu));
     e->slot = s->slot;
+    e->waited = s->waited;
     return done(s, cudaEventRecord(e->handle, s->handle), "event");
 }
 
@@ -321,6 +338,17 @@ static struct pause *next_pause(struct cuda_stream *s)
     return p;
 }
 
+/* An event that an error keeps from being reached counts: the error shows at the next
+ * synchronisation. */
+bool cuda_event_reached(void *event)
+{
+    struct event *e = event;
+    cudaError_t error = cudaEventQuery(e->handle);
+
+    (void)cudaGetLastError();
+    return error != cudaErrorNotReady;
+}
+
 kr_status cuda_event_wait(void *event, void *stream)
 {
     struct cuda_stream *s = stream;
@@ -333,7 +361,7 @@ kr_status cuda_event_wait(void *event, void *stream)
     if (cuda_slot_status(s->gpu, e->slot) != KR_OK)
         (void)cuda_slot_fail(s->gpu, s->slot, cuda_slot_status(s->gpu, e->slot));
     TRY(cuda_ready(s));
-    s->waited |= UINT32_C(1) << e->slot;
+    s->waited |= e->waited | UINT32_C(1) << e->slot;
     if (cudaEventQuery(e->handle) == cudaSuccess) return KR_OK; /* nothing to wait for */
     (void)cudaGetLastError(); /* "not ready" is no error */
     p = next_pause(s);

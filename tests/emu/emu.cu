@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include <mutex>
 #include <vector>
 
 #include "kernels/cuda/sm80.cuh"
@@ -217,6 +218,8 @@ static void run_block(int count)
 void emu_run(dim3 grid, dim3 block, const std::function<void()> &f)
 {
     const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
+    static std::mutex device; /* one kernel at a time, whichever stream it is on */
+    std::lock_guard<std::mutex> held(device);
     static const bool backwards = emu_setting("EMU_ORDER", 0) % 2;
 
     body = &f;

@@ -5,15 +5,23 @@
  * an event runs what comes before, and what other streams must have done first by the
  * events waited for, and nothing else.  So everything is as late as the rules allow, and
  * whoever forgets to wait finds old data.  EMU_LATE=0 runs work at once.
+ *
+ * EMU_STREAMS=1: each stream is a thread, so that streams go on while nobody asks.  Several
+ * ranks need that, for they wait for each other's streams.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <time.h>
 
+#include <atomic>
+#include <condition_variable>
 #include <deque>
 #include <map>
 #include <memory>
+#include <mutex>
+#include <thread>
 
 #include "tests/emu/emu.h"
 #include "tests/emu/parts.h"
@@ -25,8 +33,9 @@ long emu_setting(const char *name, long usual)
     return text ? atol(text) : usual;
 }
 
-static int64_t counts[EMU_CALLS];
-static bool in_host_call; /* a function of the host runs in the order of a stream */
+static std::atomic<int64_t> counts[EMU_CALLS];
+/* A function of the host runs in the order of a stream. */
+static thread_local bool in_host_call;
 static thread_local cudaError_t last_error;
 
 int64_t emu_count(enum emu_call call) { return counts[call]; }
@@ -55,7 +64,8 @@ typedef std::function<void()> work;
 
 struct emu_stream {
     std::deque<work> rest;
-    bool runs;
+    bool runs = false, closing = false;
+    std::thread thread;
 };
 
 /* What is known of an event outlives it: streams may still wait for it. */
@@ -69,6 +79,18 @@ struct emu_event {
 };
 
 static std::map<cudaStream_t, bool> streams; /* all there are */
+
+/* Of streams that are threads: everything here, and that something has come about. */
+static std::recursive_mutex lock;
+static std::condition_variable_any changed;
+typedef std::unique_lock<std::recursive_mutex> locked;
+
+static bool has_threads()
+{
+    static const bool yes = emu_setting("EMU_STREAMS", 0) == 1;
+
+    return yes;
+}
 
 static double now()
 {
@@ -91,6 +113,11 @@ static void run_one(cudaStream_t s)
 
 static void run_all(cudaStream_t s)
 {
+    if (has_threads()) {
+        locked held(lock);
+        changed.wait(held, [=] { return s->rest.empty() && !s->runs; });
+        return;
+    }
     while (!s->rest.empty())
         run_one(s);
 }
@@ -101,9 +128,33 @@ static void run_device()
         run_all(s.first);
 }
 
+static void stream_main(cudaStream_t s)
+{
+    locked held(lock);
+
+    for (;;) {
+        changed.wait(held, [=] { return s->closing || !s->rest.empty(); });
+        if (s->rest.empty()) return;
+        work first = std::move(s->rest.front());
+
+        s->rest.pop_front();
+        s->runs = true;
+        held.unlock();
+        first();
+        held.lock();
+        s->runs = false;
+        changed.notify_all();
+    }
+}
+
 /* Until the event has been reached for the n-th time. */
 static void run_until(const std::shared_ptr<reached> &e, cudaStream_t by, uint64_t n)
 {
+    if (has_threads()) {
+        locked held(lock);
+        changed.wait(held, [&] { return e->reached >= n; });
+        return;
+    }
     while (e->reached < n)
         run_one(by);
 }
@@ -111,10 +162,12 @@ static void run_until(const std::shared_ptr<reached> &e, cudaStream_t by, uint64
 static cudaError_t enqueue(cudaStream_t s, work w)
 {
     static const bool late = emu_setting("EMU_LATE", 1);
+    locked held(lock);
 
     if (!streams.count(s)) return error(cudaErrorInvalidValue);
     s->rest.push_back(std::move(w));
-    if (!late) run_all(s);
+    changed.notify_all();
+    if (!late && !has_threads()) run_all(s);
     return cudaSuccess;
 }
 
@@ -127,15 +180,29 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
 
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned, int)
 {
+    sigset_t all, old;
+    locked held(lock);
+
     *s = new emu_stream{};
     streams[*s] = true;
+    if (!has_threads()) return cudaSuccess;
+    sigfillset(&all); /* signals are for the main thread */
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    (*s)->thread = std::thread(stream_main, *s);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
     run_all(s);
-    streams.erase(s);
+    {
+        locked held(lock);
+        streams.erase(s);
+        s->closing = true;
+        changed.notify_all();
+    }
+    if (s->thread.joinable()) s->thread.join();
     delete s;
     return cudaSuccess;
 }
@@ -171,11 +238,14 @@ cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
     const std::shared_ptr<reached> state = e->state;
+    locked held(lock);
     const uint64_t n = ++state->recorded;
 
     count(EMU_RECORD);
     state->by = s;
     return enqueue(s, [=] {
+        locked mine(lock);
+
         if (state->reached < n) state->reached = n;
         state->at = now();
     });
@@ -184,6 +254,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
 {
     const std::shared_ptr<reached> state = e->state;
+    locked held(lock);
     const uint64_t n = state->recorded;
     const cudaStream_t by = state->by;
 
@@ -197,17 +268,26 @@ cudaError_t cudaEventQuery(cudaEvent_t e)
 {
     reached *r = e->state.get();
 
+    locked held(lock);
+
     if (in_host_call) emu_fail("a host function in a stream called CUDA");
     if (r->reached == r->recorded) return cudaSuccess;
-    run_one(r->by);
+    if (!has_threads()) run_one(r->by);
     return error(cudaErrorNotReady);
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
-    if (e->state->reached == e->state->recorded) return cudaSuccess;
+    const std::shared_ptr<reached> state = e->state;
+    uint64_t n;
+
+    {
+        locked held(lock);
+        n = state->recorded;
+        if (state->reached == n) return cudaSuccess;
+    }
     count(EMU_SYNC);
-    run_until(e->state, e->state->by, e->state->recorded);
+    run_until(state, state->by, n);
     return cudaSuccess;
 }
 
@@ -223,6 +303,8 @@ static std::map<const void *, size_t> allowed; /* dynamic shared memory of kerne
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute, int value)
 {
+    locked held(lock);
+
     if (value > EMU_SHARED_MOST) return error(cudaErrorInvalidValue);
     allowed[kernel] = (size_t)value;
     return cudaSuccess;
@@ -242,6 +324,7 @@ static bool is_cluster(const cudaLaunchConfig_t *c)
 cudaError_t emu_launch(const cudaLaunchConfig_t *c, const void *kernel,
                        const std::function<void()> &body)
 {
+    locked held(lock);
     const dim3 grid = c->gridDim, block = c->blockDim;
     const size_t room = allowed.count(kernel) ? allowed[kernel] : 48 << 10;
 
@@ -351,9 +434,10 @@ static cudaError_t take(std::map<const void *, pages> &from, void **at, size_t b
 static cudaError_t give(std::map<const void *, pages> &from, void *at)
 {
     if (!at) return cudaSuccess;
-    if (!from.count(at)) return error(cudaErrorInvalidValue);
     count(EMU_MEMORY);
     run_device();
+    locked held(lock);
+    if (!from.count(at)) return error(cudaErrorInvalidValue);
     munmap(from[at].at, from[at].bytes);
     if (&from == &allocations) used -= from[at].bytes;
     from.erase(at);
@@ -362,6 +446,8 @@ static cudaError_t give(std::map<const void *, pages> &from, void *at)
 
 cudaError_t cudaMalloc(void **at, size_t bytes)
 {
+    locked held(lock);
+
     count(EMU_MEMORY);
     if (bytes > total_memory() - used) return error(cudaErrorMemoryAllocation);
     if (take(allocations, at, bytes) != cudaSuccess) return last_error;
@@ -372,6 +458,8 @@ cudaError_t cudaMalloc(void **at, size_t bytes)
 cudaError_t cudaFree(void *at) { return give(allocations, at); }
 cudaError_t cudaHostAlloc(void **at, size_t bytes, unsigned)
 {
+    locked held(lock);
+
     count(EMU_MEMORY);
     return take(pinned, at, bytes);
 }
@@ -396,6 +484,8 @@ static bool is_in(const std::map<const void *, pages> &all, const void *at, size
 
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *a, const void *at)
 {
+    locked held(lock);
+
     a->type = is_in(pinned, at, 1)        ? cudaMemoryTypeHost
               : is_in(allocations, at, 1) ? cudaMemoryTypeDevice
                                           : cudaMemoryTypeUnregistered;
@@ -407,6 +497,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
                             enum cudaMemcpyKind kind, cudaStream_t s)
 {
     const bool up = kind == cudaMemcpyHostToDevice;
+    locked held(lock);
 
     count(EMU_COPY);
     if (!is_in(pinned, up ? from : to, bytes)) emu_fail("a copy of memory not pinned");

@@ -172,7 +172,7 @@ static kr_status gather_available(const struct settings *set, struct comm *c,
                                   double *mine, double *all)
 {
     struct kern_memory m = { 0 };
-    kr_status st = kern_device_memory(settings_device(set), comm_local_rank(c), &m);
+    kr_status st = kern_device_memory(settings_device(set), comm_gpu_rank(c), &m);
 
     *mine = (double)m.available / (m.is_shared ? comm_local_size(c) : 1);
     TRY(comm_agree(c, st));

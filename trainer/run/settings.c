@@ -88,7 +88,7 @@ const struct cfg_field settings_table[] = {
     CFG_INT(S, shard, "dist.shard", "1", 0, 3, "ZeRO stage: 0 nothing sharded, 1 optimizer state, 2 gradients too, 3 weights too"),
     CFG_ONE_OF_FIXED(S, reduce, "dist.reduce", "canonical", "canonical|library",
                      "order of gradient sums; canonical: the same bits on any number of ranks"),
-    CFG_TEXT(S, backend, "dist.comm", "auto", "auto, self (one rank) or mpi"),
+    CFG_TEXT(S, backend, "dist.comm", "auto", "auto, self (one rank), mpi (GPUs: through host memory) or nccl (GPUs: directly, as auto)"),
     CFG_REAL(S, timeout, "dist.timeout", "600", 0.1, 1e6, "seconds to wait for other ranks before giving up"),
     CFG_TEXT(S, fault, "dist.fault", "", "fault to inject, for tests: slow:MIB_PER_S, delay:SECONDS, fail:N, kill:N:RANK, hang:N:RANK"),
 
@@ -270,8 +270,26 @@ done:
     return st;
 }
 
+/* With run.device = auto each rank drives what its program and its node have. */
+static kr_status same_device(const struct settings *s, struct comm *c)
+{
+    char mine[sizeof s->device] = "", first[sizeof mine];
+    kr_status st = KR_OK;
+
+    snprintf(mine, sizeof mine, "%s", settings_device(s));
+    memcpy(first, mine, sizeof first);
+    TRY(comm_share(c, first, sizeof first));
+    if (strcmp(mine, first) != 0)
+        st = KR_FAIL(KR_ERR_ARG,
+                     "rank %d (node %s) has device %s, rank 0 %s: all ranks must drive "
+                     "the same kind; set run.device, or leave out nodes without GPUs",
+                     comm_rank(c), comm_node_name(c), mine, first);
+    return comm_agree(c, st);
+}
+
 kr_status settings_check_together(const struct settings *s, struct comm *c)
 {
     TRY(same_everywhere(s, c));
+    TRY(same_device(s, c));
     return comm_agree(c, comm_rank(c) == 0 ? settings_check(s, comm_size(c)) : KR_OK);
 }

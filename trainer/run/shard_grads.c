@@ -104,9 +104,11 @@ static kr_status reduce_step(struct shard *s, struct unit *u)
     else if (s->config.canonical)
         TRY(comm_reduce_tree(s->comm, s->config.leaves, u->stack, at, u->depth, own,
                              u->chunk, type));
+    else if (s->config.stage == 0)
+        TRY(comm_all_reduce(s->comm, u->slot[0], u->chunk, type));
     else
         TRY(comm_reduce_scatter(s->comm, u->slot[0], own, u->chunk, type));
-    if (s->config.stage == 0)
+    if (s->config.stage == 0 && s->config.canonical)
         TRY(comm_all_gather(s->comm, own, u->slot[0], u->chunk, type));
     return kern_event_record(u->reduced, comm_queue(s->comm));
 }

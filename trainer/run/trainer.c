@@ -60,7 +60,7 @@ kr_status trainer_open(struct trainer *t, const struct settings *set, struct com
     TRY_OR(st, fault_read(&t->fault), done);
     TRY_OR(st, params_build(&t->params, &t->shape), done);
     TRY_OR(st,
-           kern_device_open(&t->device, settings_device(set), comm_local_rank(comm),
+           kern_device_open(&t->device, settings_device(set), comm_gpu_rank(comm),
                             threads_of(set, comm)),
            done);
     TRY_OR(st, kern_device_matmul(t->device, (enum kern_matmul)set->matmul), done);

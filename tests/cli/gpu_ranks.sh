@@ -1,0 +1,53 @@
+#!/bin/bash
+# Several ranks on emulated GPUs whose streams are threads: the same bits as one rank.
+# usage: tests/cli/gpu_ranks.sh [BUILD_DIR]
+# shellcheck source=tests/fault/lib.bash
+. "$(dirname "$0")/../fault/lib.bash"
+worker=$build/tests/emu/kilorank-worker-cuda
+export EMU_STREAMS=1 EMU_GPUS=4
+cd "$work" || exit 1
+
+mkdir text && seq 1 300 >text/numbers.txt
+args=(--set data.train=text --set run.device=cuda --set model.layers=1 --set model.dim=32
+    --set model.heads=1 --set model.kv_heads=1 --set model.ffn=32 --set model.context=16
+    --set train.batch=4 --set train.micro_batch=1 --set train.steps=2 --set eval.every=0
+    --set eval.batches=1 --set run.log_every=1 --set data.held_out=0 --set run.tensorboard=false)
+
+# ranks N DIR [ARGUMENT...] - 1: without mpirun
+ranks() {
+    local launch=() dir=$2
+    [ "$1" -gt 1 ] && launch=(mpirun -np "$1")
+    shift 2
+    timeout -k 2 40 "${launch[@]}" "$worker" train --run "$dir" "${args[@]}" "$@" >out 2>&1 </dev/null
+}
+
+same() { # N [ARGUMENT...]
+    rm -rf run
+    ranks "$1" run "${@:2}" && [ "$(hash_of run)" = "$want" ]
+}
+
+# A launcher that shows each rank one GPU, which is its number 0.
+own_gpu_each() {
+    rm -rf run
+    EMU_GPUS=1 timeout 40 mpirun -np 1 -x CUDA_VISIBLE_DEVICES=4 "$worker" train --run run "${args[@]}" \
+        --set dist.comm=mpi : -np 1 -x CUDA_VISIBLE_DEVICES=7 "$worker" train --run run "${args[@]}" \
+        --set dist.comm=mpi >out 2>&1 </dev/null && [ "$(hash_of run)" = "$want" ]
+}
+
+# run.device = auto on nodes that differ.
+mixed_kinds() {
+    local auto=("${args[@]}" --set run.device=auto)
+    timeout 40 mpirun -np 1 "$worker" train --run none "${auto[@]}" : \
+        -np 1 "$build/kilorank-worker-cpu" train --run none "${auto[@]}" >out 2>&1 </dev/null
+    [ $? -eq 2 ] && [ ! -e none ] && [ "$(grep -c error: out)" -eq 1 ] &&
+        said 'error: rank 1 .* has device cpu, rank 0 cuda: all ranks must drive the same kind'
+}
+
+ranks 1 one
+want=$(hash_of one)
+check a_run_has_a_hash [ ${#want} -eq 32 ]
+check through_the_host same 2 --set dist.comm=mpi
+said 'GPU memory through the host' || bad_cases=$((bad_cases + 1))
+check a_gpu_of_ones_own_has_number_0 own_gpu_each
+check ranks_of_two_kinds_are_refused mixed_kinds
+finish
