@@ -274,6 +274,20 @@ kr_status kern_act_fwd(struct kern_queue *q, enum kern_act kind, struct kern_mat
     ENTER(q, act_fwd, kind, y, u);
 }
 
+kr_status kern_linear_act_fwd(struct kern_queue *q, enum kern_act kind, struct kern_mat y,
+                              struct kern_mat u, struct kern_mat x, struct kern_mat w,
+                              struct kern_mat b)
+{
+    if (!sound(q, y) || !is(q, u, y.rows, act_inputs(kind, y.cols)) ||
+        !is(q, x, y.rows, w.cols) || !is(q, w, u.cols, x.cols) ||
+        !is_or_none(q, b, 1, u.cols))
+        return refuse("linear_act_fwd", x, w);
+    if (q->device->back->ops->linear_act_fwd)
+        ENTER(q, linear_act_fwd, kind, y, u, x, w, b);
+    TRY(kern_linear_fwd(q, u, x, w, b, false));
+    return kern_act_fwd(q, kind, y, u);
+}
+
 kr_status kern_act_bwd(struct kern_queue *q, enum kern_act kind, struct kern_mat du,
                        struct kern_mat dy, struct kern_mat u)
 {

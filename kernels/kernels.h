@@ -163,6 +163,11 @@ kr_status kern_norm_bwd(struct kern_queue *q, enum kern_norm kind, struct kern_m
  */
 kr_status kern_act_fwd(struct kern_queue *q, enum kern_act kind, struct kern_mat y,
                        struct kern_mat u);
+/* u = x w^T + b, and y = act(u): kern_linear_fwd and kern_act_fwd in one; the backward
+ * wants u.  w (columns of u, I). */
+kr_status kern_linear_act_fwd(struct kern_queue *q, enum kern_act kind, struct kern_mat y,
+                              struct kern_mat u, struct kern_mat x, struct kern_mat w,
+                              struct kern_mat b);
 /* du of the shape of u; du may be u itself. */
 kr_status kern_act_bwd(struct kern_queue *q, enum kern_act kind, struct kern_mat du,
                        struct kern_mat dy, struct kern_mat u);
@@ -264,6 +269,10 @@ struct kern_ops {
                           struct kern_mat w, struct kern_mat stats);
     kr_status (*act_fwd)(void *stream, enum kern_act kind, struct kern_mat y,
                          struct kern_mat u);
+    /* opt: linear_fwd and act_fwd in one */
+    kr_status (*linear_act_fwd)(void *stream, enum kern_act kind, struct kern_mat y,
+                                struct kern_mat u, struct kern_mat x, struct kern_mat w,
+                                struct kern_mat b);
     kr_status (*act_bwd)(void *stream, enum kern_act kind, struct kern_mat du,
                          struct kern_mat dy, struct kern_mat u);
     kr_status (*rope)(void *stream, struct kern_mat x, struct kern_mat table,

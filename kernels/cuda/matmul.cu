@@ -55,3 +55,15 @@ kr_status cuda_linear_fwd(void *stream, struct kern_mat y, struct kern_mat x,
 
     return run(stream, p);
 }
+
+kr_status cuda_linear_act_fwd(void *stream, enum kern_act kind, struct kern_mat y,
+                              struct kern_mat u, struct kern_mat x, struct kern_mat w,
+                              struct kern_mat b)
+{
+    const product p = { y, x, w, b, false, true, false };
+
+    if (!cuda_blas_of(stream) && sm90_gemm_act_takes(stream, kind, p, u))
+        return sm90_gemm_act(stream, kind, p, u);
+    TRY(cuda_linear_fwd(stream, u, x, w, b, false));
+    return cuda_act_fwd(stream, kind, y, u);
+}

@@ -33,6 +33,9 @@ kr_status cuda_norm_bwd(void *stream, enum kern_norm kind, struct kern_mat dx,
                         struct kern_mat stats);
 kr_status cuda_act_fwd(void *stream, enum kern_act kind, struct kern_mat y,
                        struct kern_mat u);
+kr_status cuda_linear_act_fwd(void *stream, enum kern_act kind, struct kern_mat y,
+                              struct kern_mat u, struct kern_mat x, struct kern_mat w,
+                              struct kern_mat b);
 kr_status cuda_act_bwd(void *stream, enum kern_act kind, struct kern_mat du,
                        struct kern_mat dy, struct kern_mat u);
 kr_status cuda_rope(void *stream, struct kern_mat x, struct kern_mat table, int64_t heads,

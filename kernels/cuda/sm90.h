@@ -15,6 +15,13 @@
 bool sm90_gemm_takes(void *stream, const product &p);
 kr_status sm90_gemm(void *stream, const product &p); /* [queued] */
 
+/* p as a forward whose c is what the activation makes of u, which is kept.  SwiGLU: no bias,
+ * columns of c a multiple of 128. */
+bool sm90_gemm_act_takes(void *stream, enum kern_act kind, const product &p,
+                         struct kern_mat u);
+kr_status sm90_gemm_act(void *stream, enum kern_act kind, const product &p,
+                        struct kern_mat u); /* [queued] */
+
 /* Heads of 64 or 128 channels in bf16 matrices as above. */
 bool sm90_attention_takes(void *stream, struct kern_mat qkv, struct kern_mat out,
                           const struct kern_heads *h);

@@ -3,5 +3,5 @@
 
 kr_status sm90_gemm_nn(void *stream, const product &p)
 {
-    return gemm_run<false, false, GEMM_BF16>(stream, p);
+    return gemm_run<false, false, GEMM_BF16>(stream, p, kern_none);
 }

@@ -3,5 +3,5 @@
 
 kr_status sm90_gemm_nt(void *stream, const product &p)
 {
-    return gemm_run<false, true, GEMM_BF16>(stream, p);
+    return gemm_run<false, true, GEMM_BF16>(stream, p, kern_none);
 }

@@ -30,8 +30,10 @@ template <class S> static struct gemm_args gemm_args_of(const product &p, int32_
     return g;
 }
 
+/* before: what an activation was made of, or none. */
 template <class S>
-static kr_status gemm_launch(void *stream, const product &p, int32_t split)
+static kr_status gemm_launch(void *stream, const product &p, struct kern_mat before,
+                             int32_t split)
 {
     const struct gemm_args g = gemm_args_of<S>(p, split);
     const int32_t jobs = job_count<S>(g), sms = cuda_sms(stream) / S::pair;
@@ -40,6 +42,7 @@ static kr_status gemm_launch(void *stream, const product &p, int32_t split)
     TRY(tensor_map_encode(&a, gemm_box_a<S>(p.a)));
     TRY(tensor_map_encode(&b, gemm_box_b<S>(p.b)));
     if (S::out != GEMM_F32) TRY(tensor_map_encode(&c, gemm_box_c(p.c)));
+    if (before.at) TRY(tensor_map_encode(&u, gemm_box_c(before)));
     if constexpr (S::out == GEMM_F32 && S::tile_n == 128)
         if (split > 1)
             return launch_clusters<gemm_split_kernel<S>>(stream, "matmul", jobs * split,
@@ -51,16 +54,21 @@ static kr_status gemm_launch(void *stream, const product &p, int32_t split)
 }
 
 template <bool TA, bool TB, enum gemm_out OUT>
-static kr_status gemm_run(void *stream, const product &p)
+static kr_status gemm_run(void *stream, const product &p, struct kern_mat before)
 {
+    const int64_t n = OUT == GEMM_SWIGLU ? before.cols : p.c.cols;
     const struct gemm_plan plan =
-        gemm_choose((int32_t)p.c.rows, (int32_t)p.c.cols, (int32_t)p.inner(),
-                    cuda_sms(stream), OUT == GEMM_F32);
+        gemm_choose((int32_t)p.c.rows, (int32_t)n, (int32_t)p.inner(), cuda_sms(stream),
+                    OUT == GEMM_F32);
 
-    if (plan.tile_n == 128)
-        return gemm_launch<gemm_shape<128, 1, TA, TB, OUT>>(stream, p, plan.split);
-    if (plan.pair == 2) return gemm_launch<gemm_shape<256, 2, TA, TB, OUT>>(stream, p, 1);
-    return gemm_launch<gemm_shape<256, 1, TA, TB, OUT>>(stream, p, 1);
+    /* gate and up of a tile are its halves, of 128 columns each */
+    if constexpr (OUT != GEMM_SWIGLU)
+        if (plan.tile_n == 128)
+            return gemm_launch<gemm_shape<128, 1, TA, TB, OUT>>(stream, p, before,
+                                                                plan.split);
+    if (plan.pair == 2)
+        return gemm_launch<gemm_shape<256, 2, TA, TB, OUT>>(stream, p, before, 1);
+    return gemm_launch<gemm_shape<256, 1, TA, TB, OUT>>(stream, p, before, 1);
 }
 
 #endif

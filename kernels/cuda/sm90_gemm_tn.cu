@@ -3,5 +3,5 @@
 
 kr_status sm90_gemm_tn(void *stream, const product &p)
 {
-    return gemm_run<true, false, GEMM_F32>(stream, p);
+    return gemm_run<true, false, GEMM_F32>(stream, p, kern_none);
 }

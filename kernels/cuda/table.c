@@ -17,6 +17,7 @@ const struct kern_ops cuda_table = {
     .norm_fwd = cuda_norm_fwd,
     .norm_bwd = cuda_norm_bwd,
     .act_fwd = cuda_act_fwd,
+    .linear_act_fwd = cuda_linear_act_fwd,
     .act_bwd = cuda_act_bwd,
     .rope = cuda_rope,
     .attention_fwd = cuda_attention_fwd,

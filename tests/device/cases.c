@@ -296,6 +296,29 @@ static kr_status act_bwd_call(struct lab *l, int s)
                         M(l, s, l->n[1] ? 0 : 1));
 }
 
+/* The activation's width: often one that a kernel cuts into whole tiles. */
+static void linear_act_fwd_make(struct lab *l)
+{
+    int64_t n = lab_dim(l), i = lab_dim(l), f = lab_dim(l), wide;
+
+    if (lab_flip(l)) f = 128 * (1 + lab_draw(l, 2));
+    l->n[0] = lab_flip(l);
+    l->n[1] = lab_flip(l); /* bias */
+    wide = l->n[0] ? f : 2 * f;
+    lab_tensor(l, LAB_OUT, lab_type(l), n, f, 0, 1);
+    lab_tensor(l, LAB_OUT, lab_type(l), n, wide, 0, 1);
+    lab_tensor(l, LAB_IN, lab_type(l), n, i, 0, 1);
+    lab_tensor(l, LAB_IN, lab_type(l), wide, i, 0, 1 / sqrt((double)i));
+    lab_tensor(l, LAB_IN, lab_type(l), 1, wide, 0, 1);
+    SHAPE(l, "%s N %lld F %lld I %lld%s", l->n[0] ? "gelu" : "swiglu", ll(n), ll(f),
+          ll(i), l->n[1] ? ", bias" : "");
+}
+static kr_status linear_act_fwd_call(struct lab *l, int s)
+{
+    return kern_linear_act_fwd(Q(l, s), act_kind(l), M(l, s, 0), M(l, s, 1), M(l, s, 2),
+                               M(l, s, 3), M(l, s, l->n[1] ? 4 : -1));
+}
+
 static void rope_make(struct lab *l)
 {
     int64_t sequences = 1 + lab_draw(l, 2);
@@ -509,6 +532,7 @@ const struct lab_case lab_cases[] = {
     { "norm_fwd", norm_fwd_make, norm_fwd_call, 3e-3, 2e-6, false },
     { "norm_bwd", norm_bwd_make, norm_bwd_call, 3e-3, 2e-6, false },
     { "act_fwd", act_fwd_make, act_fwd_call, 3e-3, 1e-6, false },
+    { "linear_act_fwd", linear_act_fwd_make, linear_act_fwd_call, 3e-3, 1e-6, true },
     { "act_bwd", act_bwd_make, act_bwd_call, 3e-3, 1e-6, false },
     { "rope", rope_make, rope_call, 3e-3, 1e-6, false },
     { "attention_fwd", attention_fwd_make, attention_fwd_call, 5e-3, 3e-6, true },

@@ -153,6 +153,7 @@ static void activations_keep_what_the_backward_needs(void)
     check<gemm_shape<256, 2, false, true, GEMM_GELU>>(140, 264, 72, false, true, 1);
     check<gemm_shape<256, 2, false, true, GEMM_SWIGLU>>(140, 256, 136, false, false, 1);
     check<gemm_shape<256, 1, false, true, GEMM_SWIGLU>>(60, 128, 64, false, false, 1);
+    check<gemm_shape<128, 1, false, true, GEMM_GELU>>(70, 136, 72, false, true, 1);
 }
 
 /* One CTA with many tiles: the ring and the staging buffers go around. */
