@@ -1,11 +1,12 @@
 /*
  * speed.c - how fast a GPU's operations and training steps are; tables to paste.
- * usage: speed [--small] [--rounds N] [--peer FILE] [--only TABLE] [DEVICE]
+ * usage: speed [--small] [--rounds N] [--peer FILE] [--only TABLE] [--hopper] [DEVICE]
  *
  *   DEVICE     cuda (default) or cuda32
  *   --small    tiny shapes, to see that the program works
  *   --rounds   blocks of calls of each thing (default 11)
  *   --peer     rows that scripts/gpu-peer.py measured on this card just before
+ *   --hopper   with kernels.hopper = on
  *   --only     products, attention, memory or steps (which then has no copy rate)
  *
  * Operands are normal, never zeros: those would flatter, for they take less power.
@@ -75,13 +76,15 @@ static int measure(const char *name, const char *only)
     const char *about;
 
     if (kern_device_open(&speed.device, name, 0, 1) != KR_OK) return 1;
+    must(kern_device_hopper(speed.device, speed.hopper));
     must(kern_queue_open(&speed.q, speed.device, KERN_QUEUE_COMPUTE));
     about = kern_device_describe(speed.device);
     speed.type = kern_device_type(speed.device);
     speed.wide = kern_device_wide(speed.device);
     speed.peak = peak_of(about);
     strftime(day, sizeof day, "%Y-%m-%d %H:%M UTC", gmtime(&now));
-    printf("# %s, device %s: %s; medians of %d\n", day, name, about, speed.rounds);
+    printf("# %s, device %s: %s; %s; medians of %d\n", day, name, about,
+           kern_device_kernels(speed.device), speed.rounds);
     warm_up();
     tables(only, name);
     kern_queue_close(speed.q);
@@ -98,6 +101,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--small") == 0)
             speed.small = true;
+        else if (strcmp(argv[i], "--hopper") == 0)
+            speed.hopper = KERN_HOPPER_ON;
         else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc)
             speed.rounds = atoi(argv[++i]);
         else if (strcmp(argv[i], "--peer") == 0 && i + 1 < argc)

@@ -16,7 +16,8 @@ enum { MOST_ROUNDS = 99 };
 struct speed {
     bool small; /* tiny shapes, one call a block */
     int rounds;
-    const char *peer; /* file of rows of scripts/gpu-peer.py, or NULL */
+    enum kern_hopper hopper; /* kernels.hopper */
+    const char *peer;        /* file of rows of scripts/gpu-peer.py, or NULL */
     struct kern_device *device;
     struct kern_queue *q;
     enum kern_dtype type, wide;

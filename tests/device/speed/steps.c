@@ -76,6 +76,7 @@ static void set_up(struct settings *s, const struct model *m, const char *path)
     s->batch = MICRO_BATCHES * m->micro_batch;
     s->held_out = 0;
     s->precision = speed.type == KERN_BF16 ? PRECISION_BF16 : PRECISION_FP32;
+    s->hopper = (int)speed.hopper;
     snprintf(s->device, sizeof s->device, "cuda");
     snprintf(s->train, sizeof s->train, "%.170s", path);
 }
