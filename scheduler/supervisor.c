@@ -27,7 +27,7 @@ enum { TICK_MS = 100, COPIES = 256 /* of PIPE_BUF bytes, a tick */ };
 
 /* Seconds; those of phases are in supervisor.h. */
 static const double silence = 4.5, adopt_seconds = 4, gather_rest = 1.5, end_seconds = 4,
-                    save_seconds = 600;
+                    save_seconds = 600, word_seconds = 5;
 
 /* Large, and one is enough: see link.c. */
 static struct wire_message out;
@@ -196,8 +196,18 @@ static void tell_ranks(struct sup *s)
     s->is_told = true;
 }
 
+/* A step and a save may take minutes: who waits hears that somebody is there. */
+static void comfort_askers(struct sup *s, double now)
+{
+    if (now < s->word_next) return;
+    s->word_next = now + word_seconds;
+    for (int i = 0; i < SUP_ASKERS; i++)
+        if (s->askers[i]) link_say(s->askers[i], WIRE_TELL, 0, "");
+}
+
 static void watch_stop(struct sup *s, double now)
 {
+    comfort_askers(s, now);
     if (s->stop == SUP_STOP_REQUEUE && !s->is_told) tell_ranks(s);
     if (s->stop && s->phase != SUP_END && now - s->stop_since > save_seconds)
         sup_finish(s, EXIT_IO, "asked to stop, the ranks did not save and end in time");

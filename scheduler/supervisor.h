@@ -113,6 +113,7 @@ struct sup {
     double stop_since;
     bool is_told;                    /* SUP_STOP_REQUEUE: the ranks were */
     struct link *askers[SUP_ASKERS]; /* `kilorank stop` waits */
+    double word_next;                /* when they hear of us again */
     int32_t exit_code;
 
     int output;    /* RUN/output.log, copied to standard output */
