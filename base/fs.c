@@ -249,16 +249,6 @@ kr_status fs_rename(const char *from, const char *to)
     return KR_OK;
 }
 
-kr_status fs_exchange(const char *a, const char *b, bool *done)
-{
-    int got;
-
-    GATED(OP_RENAME, got, renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE));
-    *done = got == 0;
-    if (got == 0 || errno == EINVAL || errno == ENOSYS) return KR_OK;
-    return KR_FAIL(KR_ERR_IO, "%s: cannot exchange with %s: %s", a, b, strerror(errno));
-}
-
 kr_status fs_unlink(const char *path)
 {
     int got;

@@ -46,8 +46,6 @@ kr_status fs_size(int fd, const char *path, uint64_t *bytes);
 /* fsync a folder, so that names created or renamed in it survive a power loss. */
 kr_status fs_fsync_dir(const char *path);
 kr_status fs_rename(const char *from, const char *to);
-/* Swap two names in one step; *done = false (and KR_OK) where the file system cannot. */
-kr_status fs_exchange(const char *a, const char *b, bool *done);
 kr_status fs_unlink(const char *path);      /* a missing file is fine */
 kr_status fs_mkdir(const char *path);       /* one level; existing: KR_ERR_IO */
 kr_status fs_mkdirs(const char *path);      /* like mkdir -p, mode 0700 */

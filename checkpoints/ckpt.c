@@ -35,8 +35,8 @@ struct ckpt {
     struct comm *comm;
     struct ckpt_config config;
     char run[FS_PATH];
-    struct lease *lease; /* rank 0 */
-    int64_t generation, newest;
+    struct lease *lease;                /* rank 0 */
+    int64_t generation, newest, before; /* before: of the save in progress */
     double stalled;
 
     /* a save */
@@ -315,10 +315,10 @@ static void *verify_thread(void *arg)
 {
     struct ckpt *k = arg;
     struct manifest m;
-    kr_status st = manifest_read(&m, k->commit.final);
+    kr_status st = manifest_read(&m, k->commit.place);
 
     if (st == KR_OK) {
-        st = shard_verify(&m, k->commit.final, comm_rank(k->comm));
+        st = shard_verify(&m, k->commit.place, comm_rank(k->comm));
         manifest_free(&m);
     }
     atomic_store(&k->phase, st == KR_OK ? CKPT_VERIFIED : CKPT_FAILED);
@@ -360,13 +360,16 @@ static kr_status enough_room(const struct ckpt *k, const struct ckpt_state *s)
                    have >> 20, want >> 20);
 }
 
-/* Rank 0: preflight and a fresh attempt folder. */
+/* Rank 0: preflight, names, and a fresh attempt folder. */
 static kr_status make_attempt(struct ckpt *k, const struct ckpt_state *s)
 {
     uint32_t nonce = 0;
 
     if (getrandom(&nonce, sizeof nonce, 0) < 0) nonce = (uint32_t)(clock_now() * 1e6);
     TRY(enough_room(k, s));
+    TRY(fs_path(k->commit.final, "%s/checkpoints/step-%08" PRId64, k->run, k->step));
+    k->commit.manifest.generation = k->generation;
+    TRY(commit_place(&k->commit));
     TRY(fs_path(k->commit.attempt,
                 "%s/checkpoints/.attempt-%08" PRId64 "-%" PRId64 "-%08x", k->run, k->step,
                 k->generation, nonce));
@@ -425,18 +428,18 @@ static kr_status name_files(struct ckpt *k)
     snprintf(k->job.shard.file, sizeof k->job.shard.file, "shard-%05d.h5",
              comm_rank(k->comm));
     TRY(fs_path(k->commit.run, "%s", k->run));
-    TRY(fs_path(k->commit.final, "%s/checkpoints/step-%08" PRId64, k->run, k->step));
     k->commit.lease = k->lease;
     return fs_path(k->job.path, "%s/%s", k->commit.attempt, k->job.shard.file);
 }
 
-/* Everyone learns the attempt's folder and copies its state. */
+/* Everyone learns the names of the folders and copies its state. */
 static kr_status prepare(struct ckpt *k, struct kern_queue *q, const struct ckpt_state *s,
                          int64_t samples, const char *settings)
 {
     kr_status st;
 
     TRY(comm_share(k->comm, k->commit.attempt, sizeof k->commit.attempt));
+    TRY(comm_share(k->comm, k->commit.place, sizeof k->commit.place));
     st = plan_commit(k, s, samples, settings);
     if (st == KR_OK) st = stage(k, q, s);
     if (st == KR_OK) st = name_files(k);
@@ -517,6 +520,7 @@ static void begin_verify(struct ckpt *k)
     background_join(&k->thread);
     mem_free(k->staging);
     k->staging = NULL;
+    k->before = k->newest;
     k->newest = k->step;
     k->last_saved = true;
     k->stage = STAGE_VERIFYING;
@@ -530,7 +534,8 @@ static void finish(struct ckpt *k)
 
     drop_save(k);
     if (is_first(k) && lease_check(k->lease) == KR_OK &&
-        catalog_prune(k->run, k->config.keep, k->generation, false, &removed) != KR_OK)
+        (commit_settle(&k->commit) != KR_OK ||
+         catalog_prune(k->run, k->config.keep, k->generation, false, &removed) != KR_OK))
         LOG_WARNING("old checkpoints could not all be removed");
 }
 
@@ -544,11 +549,11 @@ static void give_up(struct ckpt *k)
     if (is_first(k)) {
         LOG_WARNING("the checkpoint of step %" PRId64 " %s; training goes on", k->step,
                     committed ? "did not read back right and is removed" : "failed");
-        (void)(committed ? catalog_remove(k->commit.final)
+        (void)(committed ? catalog_remove(k->commit.place)
                          : fs_remove_tree(k->commit.attempt));
     }
     k->last_saved = false;
-    if (committed) k->newest = -1;
+    if (committed) k->newest = k->before;
     drop_save(k);
 }
 

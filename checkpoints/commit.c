@@ -53,27 +53,16 @@ done:
     return st;
 }
 
-/* Put the attempt under its final name, whatever stands there.  At every moment one of the
- * two has a name that readers look at. */
-static kr_status put_in_place(const struct commit_job *job)
+kr_status commit_place(struct commit_job *job)
 {
-    char beside[FS_PATH], parent[FS_PATH];
-    bool swapped;
-
-    if (!fs_exists(job->final)) return fs_rename(job->attempt, job->final);
-    TRY(fs_exchange(job->attempt, job->final, &swapped));
-    if (swapped) return KR_OK; /* the old one is an attempt now, to be removed */
-    TRY(fs_path(beside, "%s-g%" PRId64, job->final, job->manifest.generation));
-    TRY(fs_path(parent, "%s/checkpoints", job->run));
-    TRY(fs_rename(job->attempt, beside));
-    TRY(fs_fsync_dir(parent));
-    TRY(catalog_remove(job->final));
-    return fs_rename(beside, job->final);
+    if (fs_exists(job->final))
+        return fs_path(job->place, "%s-g%" PRId64, job->final, job->manifest.generation);
+    return fs_path(job->place, "%s", job->final);
 }
 
-static void write_hint(const struct commit_job *job)
+static void write_hint(const struct commit_job *job, const char *place)
 {
-    const char *name = strrchr(job->final, '/') + 1;
+    const char *name = strrchr(place, '/') + 1;
     char path[FS_PATH];
 
     if (fs_path(path, "%s/checkpoints/latest", job->run) == KR_OK)
@@ -89,9 +78,21 @@ kr_status commit(struct commit_job *job)
     TRY(write_manifest(job));
     TRY(fs_fsync_dir(job->attempt));
     TRY(lease_check(job->lease));
-    TRY(put_in_place(job));
+    TRY(fs_rename(job->attempt, job->place));
     TRY(fs_fsync_dir(parent));
-    write_hint(job);
-    if (fs_exists(job->attempt)) (void)fs_remove_tree(job->attempt);
+    write_hint(job, job->place);
+    return KR_OK;
+}
+
+kr_status commit_settle(const struct commit_job *job)
+{
+    char parent[FS_PATH];
+
+    if (strcmp(job->place, job->final) == 0) return KR_OK;
+    TRY(fs_path(parent, "%s/checkpoints", job->run));
+    if (fs_exists(job->final)) TRY(catalog_remove(job->final));
+    TRY(fs_rename(job->place, job->final));
+    TRY(fs_fsync_dir(parent));
+    write_hint(job, job->final);
     return KR_OK;
 }

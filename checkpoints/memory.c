@@ -152,7 +152,8 @@ static kr_status lock(int fd, const char *path)
     return KR_OK;
 }
 
-/* All pages now, so that no later write can fail for want of them. */
+/* All pages now, so that no later write can fail for want of them.  Without room the file
+ * stays as it was: it may hold the newest snapshot there is. */
 static kr_status reserve(struct memory *m)
 {
     uint64_t have, want = stride(m->bytes) * (uint64_t)m->buffers;
@@ -161,9 +162,14 @@ static kr_status reserve(struct memory *m)
     TRY(fs_size(m->fd, m->path, &have));
     /* a first buffer stays where it is when the number of buffers changes */
     if (have > want && ftruncate(m->fd, (off_t)want) != 0) error = errno;
-    if (error == 0) error = posix_fallocate(m->fd, 0, (off_t)want);
+    if (error == 0) do
+            error = posix_fallocate(m->fd, 0, (off_t)want);
+        while (error == EINTR);
     if (error == 0) return KR_OK;
-    (void)unlink(m->path);
+    if (have == 0)
+        (void)unlink(m->path);
+    else if (have < want)
+        (void)!ftruncate(m->fd, (off_t)have);
     return KR_FAIL(KR_ERR_IO, "%s: no room for %" PRIu64 " MiB: %s", m->path, want >> 20,
                    strerror(error));
 }

@@ -1,4 +1,5 @@
 /* t_memory.c - a part of a snapshot is there whole or not at all. */
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -21,6 +22,15 @@ static char *payload, *back;
 static void must(kr_status st)
 {
     if (st != KR_OK) abort();
+}
+
+/* In place of the C library's: errors to come, one a call. */
+static const int *errors;
+
+int posix_fallocate(int fd, off_t at, off_t bytes)
+{
+    if (errors && *errors) return *errors++;
+    return fallocate(fd, 0, at, bytes) == 0 ? 0 : errno;
 }
 
 static void fill(int64_t step)
@@ -110,6 +120,35 @@ static void one_buffer_holds_the_newest(void)
     must(put(m, 3));
     CHECK_STR(held(), "3");
     memory_close(m);
+}
+
+static void a_signal_is_no_lack_of_room(void)
+{
+    errors = (const int[]){ EINTR, EINTR, 0 };
+    memory_close(open_part(2));
+    CHECK_I64(*errors, ==, 0);
+    errors = NULL;
+}
+
+static void without_room_for_more_what_is_there_stays(void)
+{
+    struct memory *m = open_part(1);
+    struct stat before, after;
+
+    must(put(m, 4));
+    memory_close(m);
+    CHECK(stat(path, &before) == 0);
+    errors = (const int[]){ ENOSPC, 0 };
+    log_mute(true);
+    CHECK_I64(memory_open(&m, path, BYTES, 2), ==, KR_ERR_IO);
+    CHECK_STR(held(), "4");
+    CHECK(stat(path, &after) == 0 && after.st_size == before.st_size);
+    must(fs_unlink(path));
+    errors = (const int[]){ ENOSPC, 0 };
+    CHECK_I64(memory_open(&m, path, BYTES, 2), ==, KR_ERR_IO);
+    log_mute(false);
+    errors = NULL;
+    CHECK(!fs_exists(path));
 }
 
 /* Any range, over the edge of a block. */
@@ -320,6 +359,8 @@ int main(int argc, char **argv)
     must(fs_unlink(path));
     RUN(one_buffer_holds_the_newest);
     must(fs_unlink(path));
+    RUN(a_signal_is_no_lack_of_room);
+    RUN(without_room_for_more_what_is_there_stays);
     RUN(pieces_are_read_from_anywhere);
     RUN(a_kill_at_any_write_leaves_the_newest);
     must(fs_unlink(path));

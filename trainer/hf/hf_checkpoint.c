@@ -45,6 +45,7 @@ static kr_status plan_commit(const struct hf_checkpoint *k, struct commit_job *c
     TRY(fs_mkdirs(c->attempt));
     TRY(lease_take(&c->lease, c->run, 0));
     c->manifest.generation = lease_generation(c->lease);
+    TRY(commit_place(c));
     c->manifest.settings = cfg_print(settings_table, k->set);
     TRY(mem_alloc(&c->manifest.about, strlen(about_program) + 1, 1, "settings"));
     strcpy(c->manifest.about, about_program);
@@ -63,9 +64,9 @@ static kr_status write_and_verify(struct commit_job *c, struct shard_job *s)
     st = shard_parts_join(part, 1, &c->manifest);
     mem_free(part);
     if (st == KR_OK) st = commit(c);
-    if (st == KR_OK) st = manifest_read(&read, c->final);
+    if (st == KR_OK) st = manifest_read(&read, c->place);
     if (st != KR_OK) return st;
-    st = shard_verify(&read, c->final, 0);
+    st = shard_verify(&read, c->place, 0);
     manifest_free(&read);
     return st;
 }
