@@ -258,7 +258,13 @@ static double phase_patience(int32_t phase, double step)
     return limits[phase].steps * step + limits[phase].seconds;
 }
 
-/* The most patient phase of any rank counts: the others wait for that rank. */
+static bool is_stopped(const struct wire_rank *r)
+{
+    return r->state == 'T' || r->state == 't';
+}
+
+/* The most patient phase of any rank counts: the others wait for that rank.  One that is
+ * stopped does nothing in any phase. */
 double watch_patience(const struct watch *w)
 {
     double most = 0, step = watch_step_longest(w);
@@ -266,6 +272,7 @@ double watch_patience(const struct watch *w)
     for (int32_t r = 0; r < w->size; r++) {
         int32_t phase = w->ranks[r].last.phase;
 
+        if (is_stopped(&w->ranks[r].last)) return phase_patience(PULSE_COMPUTING, step);
         if (w->steps_timed == 0 || w->ranks[r].node < 0 || w->ranks[r].last.step < 1)
             phase = PULSE_STARTING; /* the first step warms everything up */
         most = fmax(most, phase_patience(phase, step));
@@ -282,7 +289,7 @@ static int32_t culprit(const struct watch *w, const char **how)
 
     *how = "is stopped";
     for (int32_t r = 0; r < w->size; r++)
-        if (w->ranks[r].last.state == 'T' || w->ranks[r].last.state == 't') return r;
+        if (is_stopped(&w->ranks[r].last)) return r;
     for (int32_t r = 1; r < w->size; r++) {
         const struct wire_rank *is = &w->ranks[r].last;
 

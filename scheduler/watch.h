@@ -9,7 +9,8 @@
  *   silent  a node's agent has not been heard for `silence` seconds
  *   stuck   no rank has changed step, phase or collective for as long as the phase allows:
  *           WATCH_HANG_STEPS steps as measured plus some seconds, more where ranks load,
- *           save or evaluate, and before the first step
+ *           save or evaluate, and before the first step; a process that is stopped has
+ *           no more time than that
  *   slow    a rank computes over a tenth longer than the median, and by over a twentieth
  *           of a step, for WATCH_SLOW_STEPS steps and WATCH_SLOW_BEATS beats; a beat with
  *           a step that was not slow takes WATCH_SLOW_GRACE back

@@ -170,17 +170,19 @@ static void a_hang_is_noticed_in_two_steps_and_five_seconds(void)
     CHECK(strstr(v.why, "has not entered") != NULL);
 }
 
+/* In whatever phase it was stopped: that of saving has minutes. */
 static void a_stopped_process_is_the_culprit(void)
 {
     build(1);
     (void)until(WATCH_SLOW, 20);
     beat.generation = 1;
     beat.count = PER_NODE;
-    for (int s = 0; s < 20 && v.kind != WATCH_STUCK; s++) {
+    for (int s = 0; s < 9 && v.kind != WATCH_STUCK; s++) {
         now += 1;
         for (int32_t i = 0; i < PER_NODE; i++) {
             beat.ranks[i] = state(i, 0);
             beat.ranks[i].state = i == 6 ? 'T' : 'R';
+            beat.ranks[i].phase = PULSE_SAVING;
         }
         watch_beat(&w, 0, &beat, now);
         watch_judge(&w, now, &v);
