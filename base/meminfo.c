@@ -107,3 +107,13 @@ void meminfo_read(const char *root, uint64_t *total, uint64_t *available)
     for (size_t i = 0; i < sizeof versions / sizeof *versions; i++)
         apply_groups(root, &versions[i], total, available);
 }
+
+uint64_t meminfo_killed(const char *root)
+{
+    char path[FS_PATH];
+    uint64_t killed = 0;
+
+    if (fs_path(path, "%s/proc/vmstat", root) == KR_OK)
+        (void)read_number(path, "oom_kill ", &killed);
+    return killed;
+}

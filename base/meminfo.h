@@ -14,4 +14,8 @@
  * tests.  total: of the host or the narrowest group. */
 void meminfo_read(const char *root, uint64_t *total, uint64_t *available);
 
+/* Processes that the kernel of this host has killed for want of memory, since it started;
+ * 0: none, or it does not tell. */
+uint64_t meminfo_killed(const char *root);
+
 #endif

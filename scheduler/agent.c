@@ -17,6 +17,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/meminfo.h"
 #include "base/proc.h"
 #include "scheduler/address.h"
 #include "scheduler/brood.h"
@@ -49,7 +50,8 @@ struct agent {
     int32_t place, ranks;
     char *environment; /* NAME=VALUE, each with its NUL */
     size_t environment_bytes;
-    pid_t head; /* mpirun; 0: not here */
+    pid_t head;      /* mpirun; 0: not here */
+    uint64_t killed; /* meminfo_killed at its start */
     struct pulse_reader *reader;
     ino_t slots; /* file that it reads; 0: none was made */
     bool was_alive[WIRE_RANKS], had_stepped[WIRE_RANKS];
@@ -142,6 +144,16 @@ static void on_child(uv_signal_t *handle, int number)
 
 /* ---- beats -------------------------------------------------------------------------- */
 
+/* Of a rank that is gone without a word, what its host knows. */
+static void explain(const struct agent *a, struct wire_rank *r)
+{
+    if (r->is_alive || r->exit_code >= 0 || r->note[0]) return;
+    if (meminfo_killed("") > a->killed)
+        snprintf(r->note, sizeof r->note,
+                 "nothing, but the kernel has killed processes on this host for want of "
+                 "memory");
+}
+
 static void copy_rank(const struct pulse_beat *p, struct wire_rank *r)
 {
     *r = (struct wire_rank){ .rank = p->rank,
@@ -177,6 +189,7 @@ static bool read_ranks(struct agent *a, struct wire_beat *b)
         if (pulse_read(a->reader, i, &slot) != KR_OK || slot.pid == 0 || slot.size == 0)
             continue;
         copy_rank(&slot, r);
+        explain(a, r);
         is_news |=
             (a->was_alive[i] && !r->is_alive) || (!a->had_stepped[i] && r->step >= 0);
         a->was_alive[i] = r->is_alive;
@@ -245,9 +258,10 @@ static void remove_slots(const struct agent *a)
 /* Until nothing of the earlier generation lives. */
 static void clear(struct agent *a)
 {
-    int living = brood_kill();
+    int living;
 
     bury(a); /* while its end is still that of the earlier generation */
+    living = brood_kill();
     if (living == 0)
         make_slots(a);
     else if (clock_now() - a->clears_since > clear_seconds)
@@ -270,6 +284,7 @@ static void prepare(struct agent *a, const struct wire_prepare *p)
     a->place = p->place;
     a->ranks = p->ranks;
     a->head = 0;
+    a->killed = meminfo_killed("");
     a->clears = true;
     a->clears_since = clock_now();
     remnants_find(a->memory, a->run);

@@ -136,7 +136,7 @@ int brood_kill(void)
         }
     }
     for (int i = 0; i < count; i++) {
-        if (!all[i].is_ours || all[i].state == 'Z') continue;
+        if (!all[i].is_ours) continue;
         kill(all[i].pid, SIGKILL);
         living++;
     }

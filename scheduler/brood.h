@@ -30,8 +30,9 @@ bool brood_bury(pid_t *pid, int *code);
  * is no such process. */
 char brood_state(int64_t pid);
 
-/* SIGKILL to everything that descends from this process; returns how many still live.
- * Call again until it is 0: a process needs a moment to die, and may have forked. */
+/* SIGKILL to everything that descends from this process; returns how many there are, dead
+ * ones that nobody buried too: /proc calls so a process whose first thread has ended while
+ * others run.  Bury, and call again until it is 0. */
 int brood_kill(void);
 
 #endif

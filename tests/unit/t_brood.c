@@ -1,4 +1,5 @@
 /* t_brood.c - processes are found and ended whatever they are called, and no wait is endless. */
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -49,6 +50,50 @@ static void any_name_is_found_and_killed(void)
     }
 }
 
+static void *sleep_on(void *arg)
+{
+    for (;;)
+        pause();
+    return arg;
+}
+
+/* It looks like a zombie, and runs. */
+static void a_process_without_its_first_thread_is_killed(void)
+{
+    pid_t pid = fork();
+    pthread_t thread;
+    int status, code;
+
+    if (pid < 0) abort();
+    if (pid == 0) {
+        pthread_create(&thread, NULL, sleep_on, NULL);
+        pthread_exit(NULL);
+    }
+    while (brood_state(pid) != 'Z')
+        clock_sleep(0.01);
+    CHECK(!brood_bury(&pid, &code));
+    pid = 0;
+    CHECK_I64(brood_kill(), ==, 1);
+    while ((pid = waitpid(-1, &status, WNOHANG)) == 0)
+        CHECK_I64(brood_kill(), <=, 1);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    CHECK_I64(brood_kill(), ==, 0);
+}
+
+static void the_dead_count_until_they_are_buried(void)
+{
+    pid_t pid = fork();
+    int code;
+
+    if (pid == 0) _exit(3);
+    while (brood_state(pid) != 'Z')
+        clock_sleep(0.01);
+    CHECK_I64(brood_kill(), ==, 1);
+    CHECK(brood_bury(&pid, &code));
+    CHECK_I64(code, ==, 3);
+    CHECK_I64(brood_kill(), ==, 0);
+}
+
 static void a_command_that_takes_too_long_is_killed(void)
 {
     char *argv[] = { "sleep", "60", NULL };
@@ -76,6 +121,8 @@ static void a_process_that_does_not_end_is_left(void)
 int main(void)
 {
     RUN(any_name_is_found_and_killed);
+    RUN(a_process_without_its_first_thread_is_killed);
+    RUN(the_dead_count_until_they_are_buried);
     RUN(a_command_that_takes_too_long_is_killed);
     RUN(a_process_that_does_not_end_is_left);
     return check_done();

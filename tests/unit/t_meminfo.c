@@ -83,6 +83,14 @@ static void an_unknown_host_tells_nothing(void)
     expect(0, 0);
 }
 
+static void the_kernel_counts_whom_it_kills(void)
+{
+    start();
+    CHECK_I64(meminfo_killed(root), ==, 0);
+    put("proc/vmstat", "nr_free_pages 7\noom_kill_x 4\noom_kill 3\nthp 9\n");
+    CHECK_I64(meminfo_killed(root), ==, 3);
+}
+
 static void this_host_tells(void)
 {
     uint64_t total, available;
@@ -99,6 +107,7 @@ int main(void)
     RUN(a_full_group_has_no_room);
     RUN(a_group_of_version_1_limits_too);
     RUN(an_unknown_host_tells_nothing);
+    RUN(the_kernel_counts_whom_it_kills);
     RUN(this_host_tells);
     return check_done();
 }
