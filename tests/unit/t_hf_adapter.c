@@ -320,20 +320,48 @@ static void tensors_must_be_those_of_the_config(void)
     drop_adapted(&a);
 }
 
-/* A pattern is not tried: the tensors tell. */
-static void a_pattern_is_told_by_the_tensors(void)
+/* Whole names, as PEFT writes them for "all-linear"; words of them; a pattern, which is not
+ * tried: the tensors tell. */
+static void targets_may_be_said_in_many_ways(void)
 {
+    static const char *const ways[] = {
+        "[\"q_proj\",\"self_attn.v_proj\"]",
+        "[\"0.self_attn.q_proj\",\"layers.1.self_attn.v_proj\"]",
+        "[\"model.layers.0.self_attn.q_proj\",\"model.layers.1.self_attn.v_proj\"]",
+        "\".*\"",
+    };
+    static const char *const none[] = {
+        "el.layers.0.self_attn.q_proj",
+        "x.model.layers.0.self_attn.q_proj",
+        "layers.self_attn.q_proj",
+        "layers.x.self_attn.q_proj",
+        ".self_attn.q_proj",
+        "attn.q_proj",
+    };
     struct adapted a;
-    char lora[FS_PATH], out[FS_PATH];
+    char lora[FS_PATH], out[FS_PATH], text[400];
 
     make_adapted(&a, 2, "q,v");
-    put(a.folder, HF_ADAPTER_CONFIG,
-        "{\"peft_type\":\"LORA\",\"r\":3,\"lora_alpha\":4.5,\"target_modules\":\".*\"}");
-    new_path(lora);
-    new_path(out);
-    CHECK_I64(run(import_command, "import", a.folder, lora, "--base", a.base), ==, 0);
-    CHECK_I64(run(export_command, "export", lora, out, NULL, NULL), ==, 0);
-    CHECK_I64(check_merged(&a, out), ==, 2 * LAYERS);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        snprintf(text, sizeof text,
+                 "{\"peft_type\":\"LORA\",\"r\":3,\"lora_alpha\":4.5,"
+                 "\"target_modules\":%s}",
+                 ways[i]);
+        put(a.folder, HF_ADAPTER_CONFIG, text);
+        new_path(lora);
+        new_path(out);
+        CHECK_I64(run(import_command, "import", a.folder, lora, "--base", a.base), ==, 0);
+        CHECK_I64(run(export_command, "export", lora, out, NULL, NULL), ==, 0);
+        CHECK_I64(check_merged(&a, out), ==, 2 * LAYERS);
+    }
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        snprintf(text, sizeof text,
+                 "{\"peft_type\":\"LORA\",\"r\":3,\"lora_alpha\":4.5,"
+                 "\"target_modules\":[\"%s\"]}",
+                 none[i]);
+        put(a.folder, HF_ADAPTER_CONFIG, text);
+        check_refused(a.folder, "--base", a.base, "is no matrix of a block of llama");
+    }
     drop_adapted(&a);
 }
 
@@ -345,7 +373,7 @@ int main(void)
     RUN(adapters_come_back_bit_for_bit);
     RUN(options_of_others_are_refused_by_name);
     RUN(tensors_must_be_those_of_the_config);
-    RUN(a_pattern_is_told_by_the_tensors);
+    RUN(targets_may_be_said_in_many_ways);
     rig_must(fs_remove_tree(root));
     return check_done();
 }

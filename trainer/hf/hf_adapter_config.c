@@ -1,5 +1,6 @@
 /* hf_adapter_config.c - adapter_config.json, in and out. */
 #include <cjson/cJSON.h>
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -70,13 +71,30 @@ static kr_status check_known(const struct reader *r)
     return KR_OK;
 }
 
-/* Does a module of the family's table end in what target_modules says? */
-static bool ends_in(const struct hf_tensor *row, const char *name)
+/* Is `end`, of n letters, what `text` ends in, and a whole number of words of it? */
+static bool is_end(const char *text, size_t len, const char *end, size_t n)
 {
-    size_t n = strlen(row->theirs) - strlen(".weight"), m = strlen(name);
+    return n <= len && memcmp(text + len - n, end, n) == 0 &&
+           (n == len || n == 0 || text[len - n - 1] == '.');
+}
 
-    return m > 0 && m < n && memcmp(row->theirs + n - m, name, m) == 0 &&
-           row->theirs[n - m - 1] == '.';
+/* Does target_modules mean this row's modules?  It says what their names end in: words of
+ * one after the number of its block, or, as PEFT writes "all-linear", with number and all. */
+static bool is_meant(int family, const struct hf_tensor *row, const char *name)
+{
+    const char *hole = strstr(row->theirs, "%d"), *module = hole + 3;
+    size_t m = strlen(module) - strlen(".weight"), n = strlen(name);
+    char before[ST_NAME];
+
+    if (n <= m) return n > 0 && is_end(module, m, name, n);
+    if (!is_end(name, n, module, m)) return false;
+    n -= m + 1; /* the dot before it */
+    if (n == 0 || !isdigit((unsigned char)name[n - 1])) return false;
+    while (n > 0 && isdigit((unsigned char)name[n - 1]))
+        n--;
+    snprintf(before, sizeof before, "%s%.*s", hf_families[family].prefix,
+             (int)(hole - row->theirs), row->theirs);
+    return is_end(before, strlen(before), name, n);
 }
 
 static kr_status read_name(const struct reader *r, const char *name, unsigned *named)
@@ -88,7 +106,7 @@ static kr_status read_name(const struct reader *r, const char *name, unsigned *n
          t++) {
         int site = hf_adapter_site(r->family, t);
 
-        if (site >= 0 && ends_in(t, name)) found |= 1u << site;
+        if (site >= 0 && is_meant(r->family, t, name)) found |= 1u << site;
     }
     *named |= found;
     if (found) return KR_OK;
@@ -165,7 +183,7 @@ static bool names_others(int family, const struct lora *lora, const char *name)
     for (const struct hf_tensor *t = hf_families[family].tensors; t->theirs; t++) {
         int site = hf_adapter_site(family, t);
 
-        if (site >= 0 && !lora_has(lora, site) && ends_in(t, name)) return true;
+        if (site >= 0 && !lora_has(lora, site) && is_meant(family, t, name)) return true;
     }
     return false;
 }
