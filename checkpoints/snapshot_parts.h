@@ -1,4 +1,4 @@
-/* snapshot_parts.h - what the two halves of snapshot.h share.  For them only. */
+/* snapshot_parts.h - what snapshot.c (taking), snapshot_find.c and snapshot_load.c share. */
 #ifndef CKPT_SNAPSHOT_PARTS_H
 #define CKPT_SNAPSHOT_PARTS_H
 
@@ -66,6 +66,14 @@ struct snapshot {
     int32_t part_count;
     int64_t found_step, found_generation; /* -1: nothing */
 };
+
+/* [local] What rank `rank` of `world` holds, as the trainer says; the caller frees it. */
+static inline kr_status snapshot_layout(const struct snapshot *s, int32_t world,
+                                        int32_t rank, struct snapshot_extent **out,
+                                        int32_t *count)
+{
+    return s->config.layout(s->config.self, world, rank, out, count);
+}
 
 /* [local] Make all parts on this node that are not of the snapshot that was loaded hold
  * nothing. */

@@ -4,7 +4,7 @@
  * Contract between a worker and whoever watches it.  The watcher makes one file per node
  * (pulse_create) and names it in the environment of the ranks as KILORANK_PULSE; without
  * that variable nothing happens.  Each rank maps the file and keeps its own slot up to
- * date, number launcher_local_rank(), from before MPI starts.  A slot
+ * date, number OMPI_COMM_WORLD_LOCAL_RANK (0 without it), from before MPI starts.  A slot
  * costs its rank some 50 ns a change and outlives it: what a killed process last did can
  * be read.
  *

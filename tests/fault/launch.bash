@@ -13,7 +13,7 @@ ended() { # ended CODE
     [ "$status" -eq "$1" ]
 }
 within() { # within SECONDS COMMAND...
-    local until=$((SECONDS + $1))
+    local until=$((SECONDS + $1 * TIME_FACTOR))
     shift
     until "$@"; do [ "$SECONDS" -lt "$until" ] || return 1; sleep 0.1; done
 }
