@@ -100,11 +100,13 @@ struct m_store {
 
 struct m_thread {
     ucontext_t context;
-    std::unique_ptr<char[]> stack;
     m_cta *cta;
     int id;
     bool ended = false;
     const char *at = "start";
+    bool (*ready)(const void *) =
+        nullptr; /* what it waits for, so that nobody need ask it */
+    const void *wish;
     std::vector<m_store> stores;
     int store_groups = 0;
 };
@@ -114,6 +116,8 @@ inline struct machine_state {
     int grid, cluster, threads;
     std::vector<m_cta> ctas; /* of the running cluster */
     std::vector<m_thread> all;
+    std::vector<std::unique_ptr<char[]>>
+        stacks;                                /* of all, kept from cluster to cluster */
     std::vector<std::function<void()>> copies; /* under way */
     m_gate cluster_gate;
     m_thread *self;
@@ -147,8 +151,12 @@ static inline void m_fail(const char *what)
 template <class F> static inline void m_until(const char *where, F cond)
 {
     machine.self->at = where;
-    while (!cond())
+    if (!cond()) {
+        machine.self->wish = &cond;
+        machine.self->ready = [](const void *c) { return (*(const F *)c)(); };
         m_yield();
+        machine.self->ready = nullptr;
+    }
     machine.moves++;
 }
 
@@ -570,13 +578,12 @@ static inline void m_entry()
     m_yield();
 }
 
-static inline void m_make_thread(m_thread &t, m_cta *cta, int id)
+static inline void m_make_thread(m_thread &t, char *stack, m_cta *cta, int id)
 {
     t.cta = cta;
     t.id = id;
-    t.stack.reset(new char[MACHINE_STACK]);
     getcontext(&t.context);
-    t.context.uc_stack.ss_sp = t.stack.get();
+    t.context.uc_stack.ss_sp = stack;
     t.context.uc_stack.ss_size = MACHINE_STACK;
     makecontext(&t.context, m_entry, 0);
 }
@@ -586,6 +593,8 @@ static inline void m_make_cluster(int first)
     machine.ctas.assign((size_t)machine.cluster, m_cta());
     machine.all.clear();
     machine.all.resize((size_t)(machine.cluster * machine.threads));
+    while (machine.stacks.size() < machine.all.size())
+        machine.stacks.emplace_back(new char[MACHINE_STACK]);
     machine.cluster_gate = {};
     for (int c = 0; c < machine.cluster; c++) {
         m_cta &cta = machine.ctas[c];
@@ -594,7 +603,8 @@ static inline void m_make_cluster(int first)
         cta.shared.assign(MACHINE_SHARED, 0xff);
         cta.warps.resize((size_t)machine.threads / 32);
         for (int t = 0; t < machine.threads; t++)
-            m_make_thread(machine.all[c * machine.threads + t], &cta, t);
+            m_make_thread(machine.all[c * machine.threads + t],
+                          machine.stacks[c * machine.threads + t].get(), &cta, t);
     }
 }
 
@@ -608,6 +618,7 @@ static inline bool m_round()
         machine.self = &machine.all[(from + i) % n];
         if (machine.self->ended) continue;
         alive = true;
+        if (machine.self->ready && !machine.self->ready(machine.self->wish)) continue;
         swapcontext(&machine.home, &machine.self->context);
     }
     machine.self = nullptr;
