@@ -3,8 +3,8 @@
  *
  * Rows are cut into slices.  In the first kernel a block sums one slice of 256 columns:
  * its warps take the rows of the slice in turn, and their sums are added in the order of
- * the warps.  The second kernel adds the slices in order.  The number of slices depends on
- * the number of rows alone.
+ * the warps.  The second kernel adds the slices in order, eight runs of them at a time.  The
+ * number of slices depends on the number of rows alone.
  *
  * What is summed is up to a functor: K numbers per element, from (row, column).
  */
@@ -40,6 +40,7 @@ __global__ void __launch_bounds__(COLUMN_WARPS *WARP)
     const int64_t end = (slice + 1) * each < rows ? (slice + 1) * each : rows;
     float sum[K][CELL] = {};
 
+#pragma unroll 4
     for (int64_t i = slice * each + warp; i < end && c < cols; i += COLUMN_WARPS) {
         float v[K][CELL];
 
@@ -68,23 +69,52 @@ __global__ void __launch_bounds__(COLUMN_WARPS *WARP)
 
 static_assert(COLUMN_STRIPE == COLUMN_WARPS * WARP, "a thread finishes one column");
 
-/* out (cols) [+]= the slices of part (slices, cols), in order. */
-static __global__ void column_join(const float *part, int64_t slices, int64_t cols,
-                                   float *out, bool add)
+/* Where K sums of columns go: outs[n] (cols) [+]= the n-th; NULL: nowhere. */
+template <int K> struct column_outs {
+    float *at[K];
+    bool add;
+};
+
+enum { JOIN_COLS = WARP, JOIN_GROUPS = 8 };
+
+/* The slices of part (K, slices, cols) in order: each warp of a block adds some of 32
+ * columns, then their sums are added. */
+template <int K>
+static __global__ void __launch_bounds__(JOIN_GROUPS *JOIN_COLS)
+    join_kernel(const float *part, int64_t slices, int64_t cols, column_outs<K> outs)
 {
-    const int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    __shared__ float room[JOIN_GROUPS][JOIN_COLS];
+    const int group = threadIdx.x / JOIN_COLS, lane = threadIdx.x % JOIN_COLS;
+    const int64_t c = (int64_t)blockIdx.x * JOIN_COLS + lane, n = blockIdx.y;
+    const int64_t each = pieces(slices, JOIN_GROUPS), first = group * each;
+    const int64_t end = first + each < slices ? first + each : slices;
     float sum = 0;
 
-    if (c >= cols) return;
-    for (int64_t s = 0; s < slices; s++)
-        sum += part[s * cols + c];
-    out[c] = add ? out[c] + sum : sum;
+    if (!outs.at[n]) return;
+#pragma unroll 8
+    for (int64_t s = first; s < end; s++)
+        sum += c < cols ? part[(n * slices + s) * cols + c] : 0.0f;
+    room[group][lane] = sum;
+    __syncthreads();
+    if (group > 0 || c >= cols) return;
+    sum = outs.add ? outs.at[n][c] : 0.0f;
+    for (int g = 0; g < JOIN_GROUPS; g++)
+        sum += room[g][lane];
+    outs.at[n][c] = sum;
 }
 
-/* outs[n] (cols) [+]= sums of the n-th number; an out may be NULL. */
+template <int K>
+static kr_status column_join(void *stream, const char *operation, const float *part,
+                             int64_t slices, int64_t cols, const column_outs<K> &outs)
+{
+    return launch(stream, operation, join_kernel<K>,
+                  dim3((unsigned)pieces(cols, JOIN_COLS), K), JOIN_GROUPS * JOIN_COLS, 0,
+                  part, slices, cols, outs);
+}
+
 template <int K, typename F>
 static kr_status column_sums(void *stream, const char *operation, F f, int64_t rows,
-                             int64_t cols, float *const outs[K], bool add)
+                             int64_t cols, const column_outs<K> &outs)
 {
     const int64_t slices = column_slices(rows);
     float *part;
@@ -93,11 +123,7 @@ static kr_status column_sums(void *stream, const char *operation, F f, int64_t r
     TRY(launch(stream, operation, column_parts<K, F>,
                dim3((unsigned)pieces(cols, COLUMN_STRIPE), (unsigned)slices),
                COLUMN_WARPS * WARP, 0, f, rows, cols, part));
-    for (int n = 0; n < K; n++)
-        if (outs[n])
-            TRY(launch(stream, operation, column_join, dim3((unsigned)pieces(cols, 256)),
-                       256, 0, part + n * slices * cols, slices, cols, outs[n], add));
-    return KR_OK;
+    return column_join<K>(stream, operation, part, slices, cols, outs);
 }
 
 #endif

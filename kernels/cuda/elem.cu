@@ -159,10 +159,10 @@ template <typename T> struct itself {
 template <typename T>
 static kr_status sum_rows(void *stream, struct kern_mat db, struct kern_mat dy, bool add)
 {
-    float *const outs[1] = { (float *)db.at };
+    const column_outs<1> out = { { (float *)db.at }, add };
 
     return column_sums<1>(stream, "sum_rows", itself<T>{ cells_of<T>(dy) }, dy.rows,
-                          dy.cols, outs, add);
+                          dy.cols, out);
 }
 
 kr_status cuda_sum_rows(void *stream, struct kern_mat db, struct kern_mat dy, bool add)

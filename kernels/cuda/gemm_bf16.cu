@@ -2,9 +2,12 @@
  * gemm_bf16.cu - matrix products of bf16 with fp32 sums, for sm_80 and newer.
  *
  * A block of 8 warps makes a 128 x 128 tile of c, a warp 64 x 32 of it, from slices of 32
- * along the inner dimension that come through a ring of 4 stages (cp.async).  Inner
- * dimension in one order, so the bits depend on the shape alone.
+ * along the inner dimension that come through a ring of 4 stages (cp.async).  Where tiles
+ * are few and the inner dimension is long (gradients of small weights), several blocks make
+ * parts of one tile, which are then added in order.  How many depends on the shape alone, so
+ * the bits do too.
  */
+#include "kernels/cuda/cells.cuh"
 #include "kernels/cuda/gemm.cuh"
 #include "kernels/cuda/tile.cuh"
 
@@ -82,6 +85,11 @@ multiply_slice(float sum[4][4][4], const unsigned char *stage, int row, int col)
     }
 }
 
+/* Who does what: blocks of one part of all tiles come one after the other. */
+struct sharing {
+    int64_t tiles, parts, steps; /* steps: slices of a part */
+};
+
 /* What becomes of two neighbours of a row. */
 template <typename C> struct finish {
     view<C> c;
@@ -116,33 +124,37 @@ template <typename C> struct finish {
 
 template <bool TA, bool TB, typename C>
 static __global__ void __launch_bounds__(THREADS, 2)
-    gemm_kernel(operand a, operand b, finish<C> out, int64_t inner)
+    gemm_kernel(operand a, operand b, finish<C> out, int64_t inner, sharing s)
 {
     DYNAMIC_SHARED;
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const int row = warp / 4 * WARP_ROWS, col = warp % 4 * WARP_COLS;
-    const int64_t steps = pieces(inner, SLICE);
+    const int64_t part = blockIdx.x / s.tiles, first = part * s.steps;
+    const int64_t all = pieces(inner, SLICE),
+                  end = first + s.steps < all ? first + s.steps : all;
     float sum[4][4][4] = {};
     int64_t y, x;
 
-    tile_of(blockIdx.x, pieces(out.c.rows, ROWS), pieces(out.c.cols, COLS), &y, &x);
+    tile_of(blockIdx.x % s.tiles, pieces(out.c.rows, ROWS), pieces(out.c.cols, COLS), &y,
+            &x);
+    out.c.at += part * out.c.rows * out.c.ld; /* parts lie one after the other */
 #define FETCH(step)                                                           \
     do {                                                                      \
         unsigned char *stage_ = shared_bytes + (step) % STAGES * STAGE_BYTES; \
-        if ((step) < steps) {                                                 \
+        if ((step) < end) {                                                   \
             fetch<!TA>(stage_, a, y * ROWS, (step));                          \
             fetch<TB>(stage_ + OPERAND_BYTES, b, x * COLS, (step));           \
         }                                                                     \
         copy_commit();                                                        \
     } while (0)
 
-    for (int64_t s = 0; s < STAGES - 1; s++)
-        FETCH(s);
-    for (int64_t s = 0; s < steps; s++) {
+    for (int64_t k = first; k < first + STAGES - 1; k++)
+        FETCH(k);
+    for (int64_t k = first; k < end; k++) {
         copy_wait<STAGES - 2>();
-        __syncthreads(); /* slice s is here, and slice s - 1 has been read by all */
-        FETCH(s + STAGES - 1);
-        multiply_slice<TA, TB>(sum, shared_bytes + s % STAGES * STAGE_BYTES, row, col);
+        __syncthreads(); /* slice k is here, and slice k - 1 has been read by all */
+        FETCH(k + STAGES - 1);
+        multiply_slice<TA, TB>(sum, shared_bytes + k % STAGES * STAGE_BYTES, row, col);
     }
 #undef FETCH
 #pragma unroll
@@ -162,16 +174,83 @@ static operand operand_of(struct kern_mat m)
     return operand{ view_of<bf16>(m), is_aligned(m, CHUNK_BYTES) };
 }
 
+/* Parts of at least PART along the inner dimension, as long as blocks do not fill a large
+ * GPU: two for each of 132 multiprocessors. */
+enum { PART = 1024, FULL = 264 };
+
+static sharing share(const product &p)
+{
+    const int64_t steps = pieces(p.inner(), SLICE);
+    sharing s = { pieces(p.c.rows, ROWS) * pieces(p.c.cols, COLS), 1, steps };
+
+    if (s.tiles * 2 > FULL || p.inner() < 2 * PART) return s;
+    s.parts = FULL / s.tiles < p.inner() / PART ? FULL / s.tiles : p.inner() / PART;
+    s.steps = pieces(steps, s.parts);
+    s.parts = pieces(steps, s.steps);
+    return s;
+}
+
+/* c [+]= the parts in order, and the bias */
+template <typename C>
+static __global__ void __launch_bounds__(CELL_THREADS)
+    join_kernel(cells<C> c, cells<float> part, int64_t parts, cells<bf16> bias, bool add)
+{
+    EACH_CELL (i, j, c.m.rows, c.m.cols) {
+        float v[CELL] = {}, w[CELL];
+
+        for (int64_t p = 0; p < parts; p++) {
+            part.load(w, p * c.m.rows + i, j);
+#pragma unroll
+            for (int k = 0; k < CELL; k++)
+                v[k] += w[k];
+        }
+        if (bias.m.at) bias.load(w, 0, j);
+#pragma unroll
+        for (int k = 0; k < CELL && bias.m.at; k++)
+            v[k] += w[k];
+        if (add) c.load(w, i, j);
+#pragma unroll
+        for (int k = 0; k < CELL && add; k++)
+            v[k] += w[k];
+        c.store(i, j, v);
+    }
+}
+
+template <bool TA, bool TB, typename C>
+static kr_status multiply_all(void *stream, const product &p, const finish<C> &out,
+                              const sharing &s)
+{
+    return launch(stream, "matmul", gemm_kernel<TA, TB, C>,
+                  dim3((unsigned)(s.tiles * s.parts)), THREADS, STAGES * STAGE_BYTES,
+                  operand_of(p.a), operand_of(p.b), out, p.inner(), s);
+}
+
+template <bool TA, bool TB, typename C>
+static kr_status run_parts(void *stream, const product &p, const sharing &s)
+{
+    const int64_t ld = pieces(p.c.cols, CELL) * CELL;
+    struct kern_mat part = kern_mat(NULL, s.parts * p.c.rows, ld, KERN_F32);
+
+    TRY(cuda_scratch(stream, &part.at, sizeof(float) * (size_t)(part.rows * ld)));
+    part.cols = p.c.cols;
+    TRY((multiply_all<TA, TB, float>(
+        stream, p, { { (float *)part.at, p.c.rows, p.c.cols, ld }, NULL, false, true },
+        s)));
+    return launch(stream, "matmul", join_kernel<C>, cell_grid(p.c.rows, p.c.cols),
+                  CELL_THREADS, 0, cells_of<C>(p.c), cells_of<float>(part), s.parts,
+                  cells_of<bf16>(p.bias), p.add);
+}
+
 template <bool TA, bool TB, typename C>
 static kr_status run(void *stream, const product &p)
 {
-    const int64_t tiles = pieces(p.c.rows, ROWS) * pieces(p.c.cols, COLS);
-    const finish<C> out = { view_of<C>(p.c), (const bf16 *)p.bias.at, p.add,
-                            is_aligned(p.c, 2 * sizeof(C)) };
+    const sharing s = share(p);
 
-    return launch(stream, "matmul", gemm_kernel<TA, TB, C>, dim3((unsigned)tiles),
-                  THREADS, STAGES * STAGE_BYTES, operand_of(p.a), operand_of(p.b), out,
-                  p.inner());
+    if (s.parts > 1) return run_parts<TA, TB, C>(stream, p, s);
+    return multiply_all<TA, TB, C>(stream, p,
+                                   { view_of<C>(p.c), (const bf16 *)p.bias.at, p.add,
+                                     is_aligned(p.c, 2 * sizeof(C)) },
+                                   s);
 }
 
 template <typename C> static kr_status by_layout(void *stream, const product &p)

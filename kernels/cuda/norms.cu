@@ -1,9 +1,9 @@
 /*
  * norms.cu - LayerNorm and RMSNorm.
  *
- * A block owns a row in the forward and for dx; it walks over the row again for each sum,
- * from the cache.  dw and db are sums over all rows (columns.cuh) and come first, because
- * dx may be dy.
+ * In the forward a block owns a row and walks over it again for each sum, from the cache.
+ * In the backward a block owns a run of rows, one after the other: it keeps a few of them
+ * in registers, and its part of dw and db beside them.
  */
 #include "kernels/cuda/columns.cuh"
 
@@ -99,7 +99,152 @@ kr_status cuda_norm_fwd(void *stream, enum kern_norm kind, struct kern_mat y,
 
 /* ---- backward ------------------------------------------------------------------------- */
 
-/* dx [+]= r (g - mean(g) - xh mean(g xh)), with mean(g) only where centred */
+/* What a block of THREADS does at a time: ROWS rows, a thread PARTS cells of each, MOST
+ * columns.  TOGETHER blocks fit on a multiprocessor; so many for each of a Hopper's 132 run,
+ * and as many elsewhere, for that is the order of the sums. */
+template <int A, int B, int C, int D> struct shares {
+    enum {
+        THREADS = A,
+        PARTS = B,
+        ROWS = C,
+        TOGETHER = D,
+        STEP = THREADS * CELL,
+        MOST = PARTS * STEP,
+        BLOCKS = 132 * TOGETHER
+    };
+};
+
+/* Sums over a block of N numbers of each thread. */
+template <int THREADS, int N>
+static __device__ __forceinline__ void sum_all(float x[N], float (*room)[N])
+{
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+
+#pragma unroll
+    for (int n = 0; n < N; n++)
+        x[n] = warp_sum(x[n]);
+    __syncthreads();
+    if (lane == 0) {
+#pragma unroll
+        for (int n = 0; n < N; n++)
+            room[warp][n] = x[n];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        x[n] = 0;
+#pragma unroll
+        for (int w = 0; w < THREADS / WARP; w++)
+            x[n] += room[w][n];
+    }
+}
+
+/* All from one reading of dy and x: dx [+]= r (g - mean(g) - xh mean(g xh)), with mean(g)
+ * only where centred, and this block's part of dw and db, to part (2, blocks, cols) unless
+ * that is NULL.  dx may be dy. */
+template <typename T, typename S>
+static __global__ void __launch_bounds__(S::THREADS, S::TOGETHER)
+    backward_kernel(bool centred, cells<T> dx, bool add, cells<T> dy, cells<T> x,
+                    cells<T> w, view<float> stats, float *part)
+{
+    __shared__ float room[S::THREADS / WARP][2 * S::ROWS];
+    const int64_t cols = x.m.cols, own = (int64_t)threadIdx.x * CELL;
+    const int64_t each = pieces(x.m.rows, gridDim.x), first = blockIdx.x * each;
+    const int64_t end = first + each < x.m.rows ? first + each : x.m.rows;
+    float gain[S::PARTS][CELL], dw[S::PARTS][CELL] = {}, db[S::PARTS][CELL] = {};
+
+#pragma unroll
+    for (int p = 0; p < S::PARTS; p++)
+        w.load(gain[p], 0, own + p * S::STEP);
+    for (int64_t i = first; i < end; i += S::ROWS) {
+        float g[S::ROWS][S::PARTS][CELL], v[S::ROWS][S::PARTS][CELL];
+        float m[S::ROWS], r[S::ROWS], mean[2 * S::ROWS];
+
+#pragma unroll
+        for (int q = 0; q < S::ROWS;
+             q++) { /* past the last row, that one weighs nothing */
+            const int64_t row = i + q < end ? i + q : end - 1;
+
+            m[q] = stats.row(0)[row];
+            r[q] = stats.row(1)[row];
+#pragma unroll
+            for (int p = 0; p < S::PARTS; p++) {
+                dy.load(g[q][p], row, own + p * S::STEP);
+                x.load(v[q][p], row, own + p * S::STEP);
+            }
+        }
+#pragma unroll
+        for (int q = 0; q < S::ROWS; q++) {
+            mean[2 * q] = mean[2 * q + 1] = 0;
+#pragma unroll
+            for (int p = 0; p < S::PARTS; p++)
+#pragma unroll
+                for (int k = 0; k < CELL; k++) { /* past the last column g is 0 */
+                    const float d = i + q < end ? g[q][p][k] : 0.0f;
+
+                    v[q][p][k] = (v[q][p][k] - m[q]) * r[q];
+                    dw[p][k] += d * v[q][p][k];
+                    db[p][k] += d;
+                    g[q][p][k] = d * gain[p][k];
+                    mean[2 * q] += g[q][p][k];
+                    mean[2 * q + 1] += g[q][p][k] * v[q][p][k];
+                }
+        }
+        sum_all<S::THREADS, 2 * S::ROWS>(mean, room);
+#pragma unroll
+        for (int q = 0; q < S::ROWS; q++) {
+            const float mean_g = centred ? mean[2 * q] / (float)cols : 0.0f;
+            const float mean_gx = mean[2 * q + 1] / (float)cols;
+
+#pragma unroll
+            for (int p = 0; p < S::PARTS; p++) {
+                const int64_t c = own + p * S::STEP;
+                float d[CELL] = {};
+
+                if (i + q >= end || c >= cols) continue;
+                if (add) dx.load(d, i + q, c);
+#pragma unroll
+                for (int k = 0; k < CELL; k++)
+                    d[k] += r[q] * (g[q][p][k] - mean_g - v[q][p][k] * mean_gx);
+                dx.store(i + q, c, d);
+            }
+        }
+    }
+#pragma unroll
+    for (int p = 0; p < S::PARTS; p++)
+#pragma unroll
+        for (int k = 0; k < CELL; k++) {
+            const int64_t c = own + p * S::STEP + k;
+
+            if (c >= cols || !part) continue;
+            part[blockIdx.x * cols + c] = dw[p][k];
+            part[(gridDim.x + blockIdx.x) * cols + c] = db[p][k];
+        }
+}
+
+/* Is there anybody for dw or db? */
+static bool wants(const column_outs<2> &sums) { return sums.at[0] || sums.at[1]; }
+
+template <typename T, typename S>
+static kr_status one_pass(void *stream, bool centred, struct kern_mat dx, bool add_dx,
+                          const column_outs<2> &sums, struct kern_mat dy,
+                          struct kern_mat x, struct kern_mat w, struct kern_mat stats)
+{
+    const int64_t most = pieces(x.rows, S::ROWS);
+    const int64_t blocks = most < S::BLOCKS ? most : S::BLOCKS;
+    float *part = NULL;
+
+    if (wants(sums))
+        TRY(cuda_scratch(stream, &part, sizeof *part * (size_t)(2 * blocks * x.cols)));
+    TRY(launch(stream, "norm_bwd", backward_kernel<T, S>, dim3((unsigned)blocks),
+               S::THREADS, 0, centred, cells_of<T>(dx), add_dx, cells_of<T>(dy),
+               cells_of<T>(x), cells_of<T>(w), view_of<float>(stats), part));
+    if (!wants(sums)) return KR_OK;
+    return column_join<2>(stream, "norm_bwd", part, blocks, x.cols, sums);
+}
+
+/* The same of rows that are longer: twice over dy and x.
+ * dx [+]= r (g - mean(g) - xh mean(g xh)), with mean(g) only where centred */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
     input_kernel(bool centred, cells<T> dx, bool add, cells<T> dy, cells<T> x, cells<T> w,
@@ -159,20 +304,40 @@ template <typename T> struct weight_terms {
 };
 
 template <typename T>
+static kr_status two_passes(void *stream, bool centred, struct kern_mat dx, bool add_dx,
+                            const column_outs<2> &sums, struct kern_mat dy,
+                            struct kern_mat x, struct kern_mat w, struct kern_mat stats)
+{
+    const weight_terms<T> terms = { cells_of<T>(dy), cells_of<T>(x),
+                                    view_of<float>(stats) };
+
+    if (wants(sums)) TRY(column_sums<2>(stream, "norm_bwd", terms, x.rows, x.cols, sums));
+    return launch(stream, "norm_bwd", input_kernel<T>, dim3((unsigned)x.rows), THREADS, 0,
+                  centred, cells_of<T>(dx), add_dx, cells_of<T>(dy), cells_of<T>(x),
+                  cells_of<T>(w), view_of<float>(stats));
+}
+
+template <typename T>
 static kr_status norm_bwd(void *stream, bool centred, struct kern_mat dx, bool add_dx,
                           struct kern_mat dw, struct kern_mat db, bool add_dw,
                           struct kern_mat dy, struct kern_mat x, struct kern_mat w,
                           struct kern_mat stats)
 {
-    const weight_terms<T> terms = { cells_of<T>(dy), cells_of<T>(x),
-                                    view_of<float>(stats) };
-    float *const outs[2] = { (float *)dw.at, (float *)db.at };
+    const column_outs<2> sums = { { (float *)dw.at, (float *)db.at }, add_dw };
+    typedef shares<128, 1, 2, 3> narrow;
+    typedef shares<256, 1, 1, 3> middle;
+    typedef shares<256, 2, 1, 2> broad;
+    typedef shares<512, 2, 1, 1> broadest;
 
-    if (dw.at)
-        TRY(column_sums<2>(stream, "norm_bwd", terms, x.rows, x.cols, outs, add_dw));
-    return launch(stream, "norm_bwd", input_kernel<T>, dim3((unsigned)x.rows), THREADS, 0,
-                  centred, cells_of<T>(dx), add_dx, cells_of<T>(dy), cells_of<T>(x),
-                  cells_of<T>(w), view_of<float>(stats));
+#define ONE_PASS(S)        \
+    if (x.cols <= S::MOST) \
+    return one_pass<T, S>(stream, centred, dx, add_dx, sums, dy, x, w, stats)
+    ONE_PASS(narrow);
+    ONE_PASS(middle);
+    ONE_PASS(broad);
+    ONE_PASS(broadest);
+#undef ONE_PASS
+    return two_passes<T>(stream, centred, dx, add_dx, sums, dy, x, w, stats);
 }
 
 kr_status cuda_norm_bwd(void *stream, enum kern_norm kind, struct kern_mat dx,

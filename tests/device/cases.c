@@ -148,7 +148,7 @@ static kr_status linear_bwd_x_call(struct lab *l, int s)
 
 static void linear_bwd_w_make(struct lab *l)
 {
-    int64_t n = lab_dim(l), o = lab_dim(l), i = lab_dim(l);
+    int64_t n = lab_dim(l) * (lab_draw(l, 4) ? 1 : 24), o = lab_dim(l), i = lab_dim(l);
     enum lab_use use = lab_flip(l) ? LAB_CHANGE : LAB_OUT;
 
     l->n[0] = use == LAB_CHANGE;
@@ -240,9 +240,11 @@ static kr_status norm_fwd_call(struct lab *l, int s)
 
 static void norm_bwd_make(struct lab *l)
 {
-    int64_t rows = lab_dim(l), cols = lab_dim(l) * (lab_flip(l) ? 1 : 9);
+    static const int64_t by[] = { 1, 1, 9, 9, 40, 80 };
+    int64_t rows = lab_dim(l), cols = lab_dim(l) * by[lab_draw(l, 6)];
     enum lab_use sums;
 
+    if (cols > 2000) rows = 1 + rows % 5;
     norm_flags(l, rows, cols);
     if (l->n[4]) l->n[2] = 0;
     if (l->n[5]) l->n[1] = 1;
@@ -442,8 +444,10 @@ static kr_status attention_bwd_call(struct lab *l, int s)
 /* n[0]: 0 no gradient, 1 in place, 2 beside */
 static void cross_entropy_make(struct lab *l)
 {
-    int64_t rows = lab_dim(l), vocab = lab_dim(l) * (lab_flip(l) ? 1 : 30);
+    static const int64_t by[] = { 1, 1, 30, 900 };
+    int64_t rows = lab_dim(l), vocab = lab_dim(l) * by[lab_draw(l, 4)];
 
+    if (vocab > 9000) rows = 1 + rows % 2;
     l->n[0] = lab_draw(l, 3);
     lab_ints(l, 0, rows, vocab, true);
     lab_tensor(l, LAB_OUT, lab_wide(l), 1, rows, 0, 1);

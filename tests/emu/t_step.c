@@ -112,8 +112,8 @@ static void launches(const char *name, int family, int64_t most, int64_t most_on
 
 static void a_layer_takes_few_launches(void)
 {
-    launches("gpt2", FAMILY_GPT2, 39, 12);
-    launches("llama", FAMILY_LLAMA, 31, 6);
+    launches("gpt2", FAMILY_GPT2, 35, 9);
+    launches("llama", FAMILY_LLAMA, 29, 4);
 }
 
 int main(void)

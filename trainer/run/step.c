@@ -62,7 +62,20 @@ static struct kern_round moment_round(const struct settings *s, int unit, int64_
     return (struct kern_round){ key, 0, first };
 }
 
-/* AdamW on every parameter's part of the own spans. */
+/* Where the run of parameters that begins with number i ends: they lie one behind the other
+ * and decay alike, *count of them.  Gaps between them are zeros, which AdamW leaves alone. */
+static int64_t run_end(const struct params *p, int32_t i, int32_t *count)
+{
+    const struct param *first = &p->list[i], *last = first;
+
+    while (last + 1 < p->list + p->count && last[1].unit == first->unit &&
+           last[1].decay == first->decay)
+        last++;
+    *count = (int32_t)(last - first) + 1;
+    return last->offset + last->rows * last->cols;
+}
+
+/* AdamW on the own part of every run of parameters. */
 static kr_status update(struct trainer *t, int64_t step, const struct kern_adamw *p)
 {
     enum kern_dtype type = kern_device_type(t->device),
@@ -70,10 +83,10 @@ static kr_status update(struct trainer *t, int64_t step, const struct kern_adamw
     int count;
     const struct shard_own *own = shard_own(t->shard, &count);
 
-    for (int32_t i = t->params.first; i < t->params.count; i++) {
+    for (int32_t i = t->params.first, more; i < t->params.count; i += more) {
         const struct param *par = &t->params.list[i];
         const struct shard_own *o = &own[par->unit];
-        struct span here = { par->offset, par->offset + par->rows * par->cols };
+        struct span here = { par->offset, run_end(&t->params, i, &more) };
         struct span both = part_meet(o->span, here);
         int64_t at = both.begin - o->span.begin, n = both.end - both.begin;
         struct kern_adamw mine = *p;
