@@ -24,6 +24,7 @@
 #include "scheduler/check.h"
 #include "scheduler/exitcode.h"
 #include "scheduler/link.h"
+#include "scheduler/probe.h"
 #include "scheduler/pulse.h"
 #include "scheduler/remnants.h"
 
@@ -58,6 +59,8 @@ struct agent {
 
     bool clears; /* waits for the earlier generation to be gone */
     double clears_since;
+
+    struct probe probe; /* of the link to another node */
 
     double beaten; /* last beat */
     uint64_t beats;
@@ -347,6 +350,22 @@ static void on_end(uv_signal_t *handle, int number)
 
 /* ---- the link ----------------------------------------------------------------------- */
 
+static void on_checked(void *owner, double round_trip, double rate)
+{
+    struct agent *a = owner;
+
+    out.type = WIRE_CHECKED;
+    out.checked = (struct wire_checked){ .round_trip = round_trip, .rate = rate };
+    snprintf(out.checked.trouble, sizeof out.checked.trouble, "%s", a->trouble);
+    if (a->link && a->is_welcome) link_send(a->link, &out);
+}
+
+static void check(struct agent *a, const struct link *l, const struct wire_check *c)
+{
+    if (c->is_whole) check_node(a->run, a->node, a->trouble, sizeof a->trouble);
+    probe_start(&a->probe, &a->loop, c->host, c->port, &l->session.token, on_checked, a);
+}
+
 static void on_open(struct link *l)
 {
     struct agent *a = l->owner;
@@ -359,7 +378,8 @@ static void on_open(struct link *l)
                                      .place = a->place,
                                      .ranks = a->clears ? 0 : a->ranks,
                                      .cores = (int32_t)sysconf(_SC_NPROCESSORS_ONLN),
-                                     .memory = check_free_memory() };
+                                     .memory = check_free_memory(),
+                                     .port = probe_listen(&a->probe, &a->loop, l) };
     snprintf(out.hello.node, sizeof out.hello.node, "%s", a->node);
     snprintf(out.hello.trouble, sizeof out.hello.trouble, "%s", a->trouble);
     link_send(l, &out);
@@ -389,6 +409,7 @@ static void on_message(struct link *l, const struct wire_message *m)
         if (m->signal.generation == a->generation && a->head > 0)
             kill(a->head, m->signal.number);
         break;
+    case WIRE_CHECK: check(a, l, &m->check); break;
     case WIRE_LEAVE: leave(a, "told to"); break;
     default: link_close(l, "a message that no agent takes");
     }
@@ -444,6 +465,7 @@ static void on_tick(uv_timer_t *timer)
         return;
     }
     look_at_supervisor(a, now);
+    probe_tick(&a->probe, now);
     if (a->clears) clear(a);
     out.type = WIRE_BEAT;
     if (now - a->beaten >= beat_seconds || read_ranks(a, &out.beat)) beat(a);

@@ -28,6 +28,24 @@ static void replace(struct link *l)
     link_close(l, "it came again");
 }
 
+static void reject(struct sup *s, int32_t node, const char *why)
+{
+    LOG_WARNING("node %s is left out: %s", sup_name(s, node), why);
+    sup_record_node(s, node, "bad", why);
+    history_add(sup_name(s, node), why);
+    s->nodes.at[node].state = NODE_BAD;
+}
+
+void sup_reject(struct sup *s, int32_t node, const char *why)
+{
+    struct link *l = s->seats[node].link;
+
+    reject(s, node, why);
+    watch_node(&s->watch, node, false, 0);
+    s->seats[node].link = NULL;
+    if (l) refuse(l, why);
+}
+
 static void take_seat(struct sup *s, int32_t node, struct link *l,
                       const struct wire_hello *h)
 {
@@ -40,7 +58,8 @@ static void take_seat(struct sup *s, int32_t node, struct link *l,
         replace(seat->link);
     seat->link = l;
     seat->hello = *h;
-    seat->tries = 0;
+    seat->tries = seat->bad_links = 0;
+    seat->asked = 0;
     l->mark = seat;
     s->nodes.at[node].state = NODE_UP;
     watch_node(&s->watch, node, true, clock_now());
@@ -99,10 +118,7 @@ static void on_hello(struct sup *s, struct link *l, const struct wire_hello *h)
         return;
     }
     if (h->trouble[0]) {
-        LOG_WARNING("node %s is left out: %s", n->name, h->trouble);
-        sup_record_node(s, node, "bad", h->trouble);
-        history_add(n->name, h->trouble);
-        n->state = NODE_BAD;
+        reject(s, node, h->trouble);
         refuse(l, h->trouble);
         return;
     }
@@ -247,6 +263,7 @@ static void on_message(struct link *l, const struct wire_message *m)
     switch (m->type) {
     case WIRE_READY: on_ready(s, seat, &m->ready); break;
     case WIRE_BEAT: on_beat(s, seat, &m->beat); break;
+    case WIRE_CHECKED: sup_on_checked(s, seat, &m->checked); break;
     case WIRE_ENDED: on_ended(s, seat, &m->ended); break;
     case WIRE_STARTED: on_started(s, m); break;
     default: link_close(l, "a message that no supervisor takes");

@@ -103,6 +103,11 @@ static kr_status parse_line(struct nodes *n, char *line, const char *source, int
     if (len == 0) return KR_OK;
     slots = slots_of(name[len] ? name + len + 1 : name + len);
     name[len] = '\0';
+    if (strchr(name, ':'))
+        return KR_FAIL(
+            KR_ERR_ARG,
+            "%s:%d: %s: an IPv6 address; give the host a name, in DNS or /etc/hosts",
+            source, number, name);
     if (slots < 0 || nodes_add(n, name, slots) != KR_OK)
         return KR_FAIL(KR_ERR_ARG, "%s:%d: want NAME slots=N, N from 1 to %d", source,
                        number, NODES_SLOTS_MAX);

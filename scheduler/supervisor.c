@@ -244,6 +244,7 @@ static void gather(struct sup *s, double now)
         if (s->lacking_since > 0 || s->hosts_seen <= 0) s->hosts_seen = now;
         s->lacking_since = 0;
         if (!all_known && now - s->hosts_seen <= gather_rest) return;
+        if (!sup_links_known(s, now)) return;
         leave_out(s);
         sup_go_on(s);
         return;
@@ -251,6 +252,7 @@ static void gather(struct sup *s, double now)
     if (s->lacking_since <= 0) s->lacking_since = now;
     if (!all_known && now < s->until) return;
     if (fit >= s->config->ranks_min && fit > 0) {
+        if (!sup_links_known(s, now)) return;
         LOG_WARNING("%d of %d ranks have a place; starts with those", fit,
                     s->config->ranks);
         leave_out(s);
@@ -350,6 +352,7 @@ static void on_tick(uv_timer_t *timer)
     sup_read_hosts(s);
     sup_look_for_drains(s, now);
     sup_leave_gone(s);
+    sup_check_spares(s, now);
     grow(s);
 }
 

@@ -25,6 +25,7 @@
 #include "scheduler/journal.h"
 #include "scheduler/ladder.h"
 #include "scheduler/link.h"
+#include "scheduler/links.h"
 #include "scheduler/nodes.h"
 #include "scheduler/watch.h"
 
@@ -48,6 +49,9 @@ enum sup_phase {
 };
 
 enum sup_stop { SUP_STOP_NO, SUP_STOP_DONE, SUP_STOP_REQUEUE };
+
+/* Links of nodes: not measured, measured by all, by suspects again, done. */
+enum sup_links { LINKS_NEW, LINKS_FIRST, LINKS_AGAIN, LINKS_KNOWN };
 
 /* How agents come to nodes. */
 enum sup_start { SUP_FORK, SUP_SSH, SUP_SRUN, SUP_COMMAND };
@@ -73,6 +77,11 @@ struct seat {          /* of a node's agent */
     int32_t tries;
     bool is_ready; /* for the generation that is being started */
     struct wire_hello hello;
+
+    double asked; /* to check; 0: never */
+    bool has_answered;
+    int32_t partner, bad_links; /* in a row */
+    struct link_speed speed;    /* to that partner */
 };
 
 struct sup {
@@ -104,6 +113,10 @@ struct sup {
     double daemon_at; /* one of Open MPI's daemons failed; 0: none */
     int32_t daemon_node, daemon_code;
     double lacking_since; /* too few nodes; 0: no */
+
+    enum sup_links links; /* checks.c */
+    double links_since;
+    struct link_speed normal;
 
     int32_t faults;
     double fault_at; /* of the newest fault; 0: recovered */
@@ -187,6 +200,16 @@ void sup_take_back(struct sup *s, int32_t node);
 void sup_leave_gone(struct sup *s);
 /* The address of this host from which the nodes are reached. */
 void sup_find_address(const struct sup *s, char host[64]);
+
+/* A node that was up is left out for good. */
+void sup_reject(struct sup *s, int32_t node, const char *why);
+
+/* ---- checks.c ------------------------------------------------------------------------- */
+
+/* Have the nodes measured their links?  Asks them; call until it is so. */
+bool sup_links_known(struct sup *s, double now);
+void sup_check_spares(struct sup *s, double now); /* once a tick */
+void sup_on_checked(struct sup *s, struct seat *seat, const struct wire_checked *c);
 
 /* ---- mpirun.c, seats.c, view.c -------------------------------------------------------- */
 

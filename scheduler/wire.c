@@ -212,6 +212,7 @@ static void code_hello(struct coder *c, struct wire_message *m)
     code_text(c, h->trouble, sizeof h->trouble);
     code_i32(c, &h->cores);
     code_u64(c, &h->memory);
+    code_i32(c, &h->port);
 }
 
 static void code_prepare(struct coder *c, struct wire_message *m)
@@ -297,6 +298,20 @@ static void code_signal(struct coder *c, struct wire_message *m)
     code_i32(c, &m->signal.number);
 }
 
+static void code_check(struct coder *c, struct wire_message *m)
+{
+    code_u8(c, &m->check.is_whole);
+    code_text(c, m->check.host, sizeof m->check.host);
+    code_i32(c, &m->check.port);
+}
+
+static void code_checked(struct coder *c, struct wire_message *m)
+{
+    code_f64(c, &m->checked.round_trip);
+    code_f64(c, &m->checked.rate);
+    code_text(c, m->checked.trouble, sizeof m->checked.trouble);
+}
+
 static void code_words(struct coder *c, struct wire_message *m)
 {
     code_i32(c, &m->words.code);
@@ -312,7 +327,8 @@ static void (*const codes[WIRE_TYPES])(struct coder *, struct wire_message *) = 
     [WIRE_ENDED] = code_ended,     [WIRE_BEAT] = code_beat,
     [WIRE_SIGNAL] = code_signal,   [WIRE_LEAVE] = code_words,
     [WIRE_ASK] = code_words,       [WIRE_TELL] = code_words,
-    [WIRE_BYE] = code_words,
+    [WIRE_BYE] = code_words,       [WIRE_CHECK] = code_check,
+    [WIRE_CHECKED] = code_checked, [WIRE_PROBE] = code_words,
 };
 
 const char *wire_type_text(enum wire_type type)

@@ -28,7 +28,7 @@
 #include "base/status.h"
 
 enum {
-    WIRE_VERSION = 1,
+    WIRE_VERSION = 2,
     WIRE_HEAD = 16,
     WIRE_MAX = 256 << 10, /* bytes of payload, from somebody who has proved the token */
     WIRE_MAX_STRANGER = 64,
@@ -53,6 +53,9 @@ enum {
     X(STARTED)    /* agent   sup., helper  its process is there, or why not */             \
     X(ENDED)      /* agent   supervisor  mpirun or a daemon ended */                       \
     X(BEAT)       /* agent   supervisor  once a second, or when a rank died */             \
+    X(CHECK)      /* sup.    agent       measure the link to another node, or check all */ \
+    X(CHECKED)    /* agent   supervisor  what was found */                                 \
+    X(PROBE)      /* agent   agent       comes back as it is */                            \
     X(SIGNAL)     /* sup.    agent       to mpirun */                                      \
     X(LEAVE)      /* sup.    agent       clean up and end */                               \
     X(ASK)        /* command supervisor  status, stop */                                   \
@@ -83,6 +86,7 @@ struct wire_hello {
     char trouble[WIRE_TEXT]; /* what the node check found; empty: well */
     int32_t cores;
     uint64_t memory; /* bytes that are free */
+    int32_t port;    /* where it answers probes; 0: nowhere */
 };
 
 /* PREPARE; environment: NAME=VALUE for all that is started in this generation. */
@@ -149,7 +153,18 @@ struct wire_signal {
     int32_t number;
 };
 
-/* ASK, TELL, REFUSE, BYE, WELCOME */
+struct wire_check {
+    uint8_t is_whole; /* the node too, not only its link */
+    char host[WIRE_NAME];
+    int32_t port; /* of the partner */
+};
+
+struct wire_checked {
+    double round_trip, rate; /* seconds; bytes a second each way, 0: no link */
+    char trouble[WIRE_TEXT]; /* of the node */
+};
+
+/* ASK, TELL, REFUSE, BYE, WELCOME, PROBE */
 struct wire_words {
     int32_t code;
     struct wire_list text;
@@ -168,6 +183,8 @@ struct wire_message {
         struct wire_ended ended;
         struct wire_beat beat;
         struct wire_signal signal;
+        struct wire_check check;
+        struct wire_checked checked;
         struct wire_words words;
     };
 };

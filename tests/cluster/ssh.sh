@@ -6,34 +6,38 @@
 . "$(dirname "$0")/lib.bash"
 # shellcheck source=tests/cluster/ssh.bash
 . "$(dirname "$0")/ssh.bash"
-cluster 7
+cluster 9
 # shellcheck source=tests/cluster/launch.bash
 . "$(dirname "$0")/launch.bash"
 missing=$(ssh_needs | head -n 1)
 if [ -n "$missing" ]; then skip ssh "$missing" && finish; fi
 
-# What must be left out comes first in the host file; n7 is the spare.
-steps=200 agents=() options=(--spares 4 --patience 8 --replace-slow)
+# What must be left out comes first in the host file; n7 is the spare that is needed, n9 another.
+export KILORANK_CHECK_SECONDS=2
+steps=200 agents=() options=(--spares 6 --patience 8 --replace-slow)
 RUN_LIMIT=150 small=(--set train.batch=6) slowly=(--set dist.fault=delay:0.005) extra=(--set checkpoint.every=200 --set snapshot.every=10)
 reference
 runs="$work/a user's runs" run="$work/a user's runs/one"
 mkdir -p "$runs"
-check hosts_have_an_sshd ssh_up n1 n2 n3 n4 n6 n7
+slow_link() { on "$1" tc qdisc add dev eth0 root tbf rate 2mbit burst 32kb latency 200ms; }
+check hosts_have_an_sshd ssh_up n1 n2 n3 n4 n6 n7 n8 n9
 forget_host_key n4              # the user has never been there
 unplug n5                       # no power
+slow_link n8                    # a cable with a fault
 on n6 mount -t tmpfs own "$runs" # not the file system of the others
 tokens() {                      # who can list processes does not see it
     local token
     token=$(cut -d' ' -f3 "$run/.token")
     [ ${#token} -eq 32 ] && ! grep -qaF "$token" /proc/[0-9]*/cmdline 2>/dev/null
 }
-starts() { launch 3 n4 n5 n6 n1 n2 n3 n7 && within 15 known 0 && tokens; }
+starts() { launch 3 n4 n5 n6 n8 n1 n2 n3 n7 n9 && within 15 known 0 && tokens; }
 check agents_start_by_ssh_and_no_command_line_has_the_token starts
 nodes_are() { [ "$(events start | head -n 1 | sed 's/.*"nodes": //')" = '["n1", "n2", "n3"]}' ]; }
 check ranks_are_where_ssh_got_to nodes_are
 check a_host_whose_key_is_unknown_is_named within 10 said '^kilorank launch: warning: n4: ssh does not get there'
 check so_is_one_that_does_not_answer within 10 said '^kilorank launch: warning: n5: ssh does not get there'
-check the_start_says_who_is_missing said 'starts without n4 n5 n6$'
+check a_host_with_a_slow_link_is_left_out within 10 said 'n8 is left out: link: [0-9.]+ MB/s, .* to n[0-9]; normal here are'
+check the_start_says_who_is_missing said 'starts without n4 n5 n6'
 
 # A rank that stands still for most of the time, in pieces shorter than what it computes.
 slow_down() { # slow_down HOST PID
@@ -44,17 +48,21 @@ slow_down() { # slow_down HOST PID
 replaced() {
     local pid
     within 10 running && within 5 known 1 && read -r victim pid < <(rank_place 1) && set_mark || return 1
+    slow_link n9
     slow_down "$victim" "$pid" &
     within 90 went_on && [ -z "$(events fault)" ] && events slow | grep -q "\"node\": \"$victim\", \"rank\": 1" &&
-        events start | grep -q '"nodes": \["n1", "n7", "n3"\]'
+        events start | grep -q '"nodes": \["n1", "n7", "n3"\]' && return
+    journal | sed 's/^/# /'
+    return 1
 }
 check a_slow_rank_is_named_and_a_spare_takes_its_hosts_place replaced
+check a_spare_whose_link_has_become_slow_is_left_out within 10 said 'n9 is left out: link: '
 check what_an_agent_says_reaches_the_log said "agent on n6: warning: .*'s runs/one has no supervisor's"
 no_step_is_done_twice() { [ "$(done_again)" -eq 0 ]; }
 check its_steps_are_not_lost no_step_is_done_twice
 # what the slow host keeps of snapshots is of no use afterwards; another run's is
 others=/dev/shm/kilorank-0-0123456789abcdef-0123456789abcdef-n2
-kept() { on "$victim" mkdir -p "$others" && [ "$(on "$victim" ls /dev/shm | grep -c "^kilorank-0-")" -eq 2 ]; }
+kept() { on "$victim" mkdir -p "$others" && [ "$(on "$victim" ls /dev/shm | grep -c "^kilorank-0-")" -eq 2 ] || { on "$victim" ls /dev/shm; return 1; }; }
 check the_slow_host_still_has_its_snapshots kept
 check the_run_ends_in_the_same_bits ends_well
 no_ssh() { ! pgrep -x ssh >/dev/null; }

@@ -109,5 +109,7 @@ check too_many_ranks_are_refused refused 'slots' -n 9 --hostfile hostfile
 check too_many_spares_are_refused refused 'spares' -n 2 --spares 2 --hostfile hostfile
 echo 'n1 slots=x' >wrong
 check a_bad_host_file_is_refused refused 'wrong:1' -n 1 --hostfile wrong
+echo 'fd00::1 slots=1' >six
+check an_address_is_no_name refused 'six:1: fd00::1: an IPv6 address; give the host a name' -n 1 --hostfile six
 
 finish
