@@ -68,6 +68,7 @@ struct snapshot_found {
     int64_t step, samples, generation; /* step -1: nothing */
     int64_t seen;                      /* newest step of any part; -1: none */
     int32_t lost;                      /* parts of step `seen` that nobody has */
+    int32_t world;                     /* ranks that made it */
     bool was_on;                       /* rank 0: there should be memory */
 };
 

@@ -305,6 +305,7 @@ static void choose(struct snapshot *s, int64_t step, int64_t generation,
         out->step = h->step;
         out->samples = h->samples;
         out->generation = h->generation;
+        out->world = h->world;
         return;
     }
 }

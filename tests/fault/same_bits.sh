@@ -43,6 +43,16 @@ moved() {
 }
 check resumed_on_other_ranks_and_another_stage moved
 
+# The library's order depends on how many ranks there are, and a run that changes that says so.
+few=(--set dist.reduce=library --set train.steps=6)
+told() {
+    local dir=$work/told
+    train 2 "$dir" "${few[@]}" --set train.stop_after=2 && train 2 "$dir" "${few[@]}" --set train.stop_after=4 &&
+        ! said 'the bits are others' && train 3 "$dir" "${few[@]}" --set train.stop_after=0 &&
+        said '2 ranks computed step 4, 3 go on: .* the bits are others'
+}
+check other_ranks_under_the_librarys_sum_are_told told
+
 # Steps before the last, too: each checkpoint of one run against that of the other.
 all_steps_alike() {
     local step

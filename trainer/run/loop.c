@@ -308,6 +308,11 @@ static void tell_resumed(struct loop *l, const struct resumed *from, int64_t rea
     else
         report_event(l->report, "resume", from->step,
                      "resumed at step %" PRId64 " from %s", from->step, source);
+    if (is_first(l) && l->set->reduce == REDUCE_LIBRARY && from->world > 0 &&
+        from->world != comm_size(l->comm))
+        LOG_WARNING("%d ranks computed step %" PRId64 ", %d go on: with dist.reduce = "
+                    "library the bits are others from here on than those of %d ranks",
+                    from->world, from->step, comm_size(l->comm), from->world);
 }
 
 static kr_status start(struct loop *l, int64_t end)

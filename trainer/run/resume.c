@@ -144,7 +144,8 @@ static kr_status from_memory(struct snapshot *m, struct trainer *t,
     }
     if (st == KR_OK) st = shard_publish(t->shard, true);
     *used = st == KR_OK;
-    *out = (struct resumed){ .step = found.step, .from_memory = true };
+    *out =
+        (struct resumed){ .step = found.step, .world = found.world, .from_memory = true };
     return st;
 }
 
@@ -166,7 +167,8 @@ static kr_status from_disk(struct ckpt *k, struct trainer *t, const struct state
         mem_free(info->settings);
         info->settings = NULL;
         if (st == KR_OK) {
-            *out = (struct resumed){ .step = info->step };
+            *out = (struct resumed){ .step = info->step,
+                                     .world = info->step > 0 ? info->world : 0 };
             return KR_OK;
         }
         if (st != KR_ERR_DATA && st != KR_ERR_IO) return st;

@@ -7,7 +7,8 @@
 #include "trainer/run/state.h"
 
 struct resumed {
-    int64_t step; /* done so far; 0 and is_new: start values */
+    int64_t step;  /* done so far; 0 and is_new: start values */
+    int32_t world; /* ranks that computed it; 0: none did, it is new or an import */
     bool is_new, from_memory;
 };
 
