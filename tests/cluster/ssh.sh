@@ -43,7 +43,7 @@ check the_start_says_who_is_missing said 'starts without n4 n5 n6'
 slow_down() { # slow_down HOST PID
     # shellcheck disable=SC2016  # for the other shell to expand
     on "$1" nice -n -10 "$BASH" -c 'exec 9<> <(:); nap() { read -rt "$1" -u 9; }
-        while kill -STOP $1; do nap 0.015; kill -CONT $1; nap 0.003; done' slow "$2" 2>/dev/null
+        while kill -STOP $1; do nap 0.03; kill -CONT $1; nap 0.003; done' slow "$2" 2>/dev/null
 }
 replaced() {
     local pid
@@ -62,7 +62,7 @@ no_step_is_done_twice() { [ "$(done_again)" -eq 0 ]; }
 check its_steps_are_not_lost no_step_is_done_twice
 # what the slow host keeps of snapshots is of no use afterwards; another run's is
 others=/dev/shm/kilorank-0-0123456789abcdef-0123456789abcdef-n2
-kept() { on "$victim" mkdir -p "$others" && [ "$(on "$victim" ls /dev/shm | grep -c "^kilorank-0-")" -eq 2 ] || { on "$victim" ls /dev/shm; return 1; }; }
+kept() { on "$victim" mkdir -p "$others" && [ "$(on "$victim" ls /dev/shm | grep -c "^kilorank-0-")" -eq 2 ]; }
 check the_slow_host_still_has_its_snapshots kept
 check the_run_ends_in_the_same_bits ends_well
 no_ssh() { ! pgrep -x ssh >/dev/null; }
