@@ -10,10 +10,12 @@
 # make lint                formatting, layers, shell scripts
 # make info                what was found, and the flags in use
 # make CUDA=0|1|auto       auto: build the CUDA worker if nvcc is there; 1: fail if not
+# make NCCL=0|1|auto       auto: with NCCL in it if nccl.h is there (NCCL_HOME, CUDA_HOME, /usr)
 # make V=1                 show commands
 
 CONFIG ?= release
 CUDA   ?= auto
+NCCL   ?= auto
 V      ?= 0
 MARCH  ?= native
 CC     := $(if $(filter default,$(origin CC)),gcc,$(CC))
@@ -39,6 +41,9 @@ CFLAGS   += -std=c17 -ffp-contract=off $(flags.$(CONFIG)) $(WARN)
 feature = $(if $(filter 0,$2),,$(if $(strip $3),1,$(if $(filter 1,$2),$(error \
           $1=1 was asked for, but $1 was not found))))
 HAVE_CUDA := $(call feature,CUDA,$(CUDA),$(and $(NVCC),$(wildcard kernels/cuda/*.cu)))
+NCCL_H    := $(firstword $(wildcard $(addsuffix /include/nccl.h,$(NCCL_HOME) \
+             $(patsubst %/bin/nvcc,%,$(realpath $(NVCC))) /usr /usr/local)))
+HAVE_NCCL := $(if $(HAVE_CUDA),$(call feature,NCCL,$(NCCL),$(NCCL_H)))
 HAVE_MPI  := $(call feature,MPI,auto,$(shell command -v $(MPICC)))
 HAVE_HDF5 := $(call feature,HDF5,auto,$(shell pkg-config --exists hdf5 && echo 1))
 HDF5_INC  := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I hdf5 2>/dev/null))
@@ -124,6 +129,8 @@ $(O)/kernels/cuda/%.o: kernels/cuda/%.cu
 	$(call q,NVCC)$(NVCC) $(arch) $(NVFLAGS) -Xptxas -v -MD -MP -MF $(@:.o=.d) -c -o $@ $< \
 	    2>$(@:.o=.ptxas) || { cat $(@:.o=.ptxas) >&2; exit 1; }
 $(O)/libkernels-cuda.a: $(call obj,$(cuda.src))
+$(call obj,$(nccl.src)): CPPFLAGS += -isystem $(CUDA_HOME)/include -idirafter $(dir $(NCCL_H))
+nccl.obj = $(if $(HAVE_NCCL),$(call obj,$(nccl.src)))
 
 # the emulated GPU: the same sources by the host's compiler
 CXX := $(if $(filter default,$(origin CXX)),g++,$(CXX))
@@ -139,6 +146,12 @@ $(O)/emu/%.o: %.c
 	$(call q,EMU)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 $(O)/tests/device/speed/lt.o: CPPFLAGS += $(if $(HAVE_CUDA),-isystem $(CUDA_HOME)/include,-Itests/emu)
 emu.obj = $(patsubst $(O)/%,$(O)/emu/%,$(call obj,$(cuda.list) $(emu.src)))
+# with a NCCL of its own, which finds the emulated GPU in the program that opens it
+emu.nccl = $(patsubst $(O)/%,$(O)/emu/%,$(call obj,$(nccl.src)))
+EMU_LIBS := -rdynamic -Wl,-rpath,'$$ORIGIN/nccl' -lstdc++
+$(B)/tests/emu/nccl/libnccl.so.2: tests/emu/nccl/nccl.cpp tests/emu/nccl.h
+	@mkdir -p $(@D)
+	$(call q,CXX)$(CXX) -Itests/emu -std=c++17 -O2 -g -fPIC -shared -Wall -Wextra -Werror -o $@ $< -pthread
 
 LDFLAGS += -pthread
 FRONT_LIBS  := -linih -lcjson -lxxhash -lpcre2-8 -luv -lm
@@ -148,7 +161,7 @@ $(B)/kilorank: $(call obj,$(front.src)) $(O)/libtrainer.a $(O)/libscheduler.a $(
 	$(call q,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(FRONT_LIBS)
 $(B)/kilorank-worker-cpu: $(call obj,$(main.src)) $(libs)
 	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS)
-$(B)/kilorank-worker-cuda: $(call obj,$(main.src) $(cuda.list)) $(cuda.worker)
+$(B)/kilorank-worker-cuda: $(call obj,$(main.src) $(cuda.list)) $(nccl.obj) $(cuda.worker)
 	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) $(CUDA_LIBS)
 
 # --- tests ---------------------------------------------------------------------------
@@ -211,9 +224,12 @@ $(B)/tests/emu/t_step: $(O)/tests/emu/t_step.o $(emu.obj) $(libs)
 	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) -lstdc++
 
 # the whole worker on the emulated GPU
-$(B)/tests/emu/kilorank-worker-cuda: $(call obj,$(main.src)) $(emu.obj) $(libs)
+$(B)/tests/emu/kilorank-worker-cuda: $(call obj,$(main.src)) $(emu.obj) $(emu.nccl) $(libs) $(B)/tests/emu/nccl/libnccl.so.2
 	@mkdir -p $(@D)
-	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) -lstdc++
+	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter-out %.so.2,$^) $(WORKER_LIBS) $(EMU_LIBS)
+$(B)/tests/emu/t_nccl: $(O)/tests/emu/t_nccl.o $(emu.obj) $(emu.nccl) $(libs) $(B)/tests/emu/nccl/libnccl.so.2
+	@mkdir -p $(@D)
+	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter-out %.so.2,$^) $(WORKER_LIBS) $(EMU_LIBS)
 
 # fuzz targets: clang, everything they reach built with coverage and sanitizers
 FUZZ_CC   ?= $(firstword $(shell command -v clang clang-14))
@@ -233,7 +249,7 @@ $(fuzz): $(B)/tests/fuzz/%: $(O)/fuzz/tests/fuzz/%.o $(O)/fuzz/lib.a
 	$(call q,LINK)$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(FRONT_LIBS)
 
 # tests link against everything; those without a source of their own are shell scripts
-device := $(addprefix $(B)/tests/,device/parity device/parity-emu device/golden-emu emu/t_step)
+device := $(addprefix $(B)/tests/,device/parity device/parity-emu device/golden-emu emu/t_step emu/t_nccl)
 tests-quick := $(unit) $(sm90) $(mpi) $(device) $(cli)
 .PHONY: tests fuzz
 tests: $(PROGRAMS) $(unit) $(sm90) $(mpi) $(device) $(B)/tests/emu/kilorank-worker-cuda \
@@ -284,6 +300,7 @@ info:
 	@echo "MPI     $(if $(HAVE_MPI),$(shell command -v $(MPICC)),not found: install libopenmpi-dev)"
 	@echo "HDF5    $(if $(HAVE_HDF5),$(shell pkg-config --modversion hdf5),not found: install libhdf5-dev)"
 	@echo "CUDA    $(if $(HAVE_CUDA),$(NVCC); sm_80$(,) sm_90 and PTX; Hopper's own: $(or $(wildcard kernels/cuda/sm90*.cu),none),no CUDA worker is built: no nvcc$(if $(filter 0,$(CUDA)), was asked for))"
+	@echo "NCCL    $(if $(HAVE_NCCL),$(NCCL_H); libnccl.so.2 is opened when several ranks use GPUs,$(if $(HAVE_CUDA),no nccl.h$(if $(filter 0,$(NCCL)), was asked for): GPUs of several ranks meet through host memory (dist.comm = mpi),no CUDA worker is built))"
 	@echo "CFLAGS  $(CFLAGS)"
 clean:
 	rm -rf build

@@ -19,7 +19,6 @@
 /* What both sides of a back end share; the first member of its own state. */
 struct comm_link {
     const struct comm_ops *ops;
-    bool is_later; /* calls return before they are done, a listener hears when they are */
     int32_t rank, size, local_rank, local_size;
     int32_t gpu_rank; /* among the ranks of this node that see the same GPUs */
     char node[256];   /* name of this node */
@@ -33,9 +32,11 @@ struct comm_link {
     const char *name;
     uint64_t number;
 
-    double sent; /* bytes, since the link was opened */
-    void *scratch;
+    double sent;   /* bytes, since the link was opened */
+    void *scratch; /* of reductions; device memory where it is_later */
     size_t scratch_bytes;
+    struct kern_queue *queue; /* is_later: where to enqueue; kernels too */
+    int64_t segment; /* is_later: bytes that a reduction receives at a time, about */
 };
 
 /* One message; at most INT_MAX bytes.  Between two ranks they arrive in the order in which
@@ -62,6 +63,7 @@ struct comm_tree {
 
 struct comm_ops {
     const char *name;
+    bool is_later; /* calls return before they are done, a listener hears when they are */
     kr_status (*open)(struct comm_link **out, double limit); /* the caller sets ops */
     void (*close)(struct comm_link *l, bool alive);          /* dead: only frees memory */
     void (*abort)(struct comm_link *l, int exit_code);       /* does not return */
@@ -84,6 +86,10 @@ struct comm_ops {
     /* opt on a group of one */
     kr_status (*start)(struct comm_link *l, struct comm_message *m);
     kr_status (*wait)(struct comm_link *l, struct comm_message *m, int64_t count);
+
+    /* is_later only: around what a collective enqueues */
+    kr_status (*depart)(struct comm_link *l);
+    kr_status (*land)(struct comm_link *l);
 
     /* is_later only: memory that many collectives will use; it is no error if there is
      * nothing to gain from knowing it */

@@ -135,6 +135,7 @@ kr_status comm_bind(struct comm *c, struct kern_device *d)
 
 void comm_unbind(struct comm *c)
 {
+    if (c->gpu && !c->dead) (void)kern_queue_sync(c->queue); /* it may die meanwhile */
     if (c->gpu) c->gpu->ops->close(c->gpu, !c->dead);
     if (c->talk != c->queue) kern_queue_close(c->talk);
     kern_queue_close(c->queue);

@@ -1,9 +1,8 @@
 /*
  * comm_mpi.c - MPI behind backend.h; the only file that includes mpi.h.
  *
- * Every wait is a nonblocking request, polled: a short spin catches the peer that is
- * about to answer, then naps that grow leave the core to the thread that computes.
- * Blocking MPI calls would spin on it, and could not be bounded.
+ * Every wait is a nonblocking request, polled (patience.h).  Blocking MPI calls would spin
+ * on the core that computes, and could not be bounded.
  *
  * MPI_Iallgather and MPI_Ibcast are as fast here as anything built from messages.
  */
@@ -19,6 +18,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "comm/cores.h"
+#include "comm/patience.h"
 #include "comm/reduce.h"
 
 /* Groups of this process that are open.  The one mutable global of comm/: MPI starts and
@@ -53,30 +53,6 @@ static kr_status fail(const struct comm_link *l, const char *call, int error)
     } while (0)
 
 /* ---- waiting -------------------------------------------------------------------------- */
-
-/* Seconds.  A nap takes some 50 us more than it says (timer slack of the kernel). */
-static const double spin = 20e-6, first_nap = 5e-6, longest_nap = 150e-6;
-
-struct patience {
-    double begun, nap;
-};
-
-/* Wait a little; false when the limit is over. */
-static bool linger(struct patience *p, double limit)
-{
-    double waited = clock_now() - p->begun;
-
-    if (waited < spin) return true;
-    if (waited > limit) return false;
-    clock_sleep(p->nap);
-    p->nap = p->nap * 1.5 < longest_nap ? p->nap * 1.5 : longest_nap;
-    return true;
-}
-
-static struct patience patience(void)
-{
-    return (struct patience){ clock_now(), first_nap };
-}
 
 /* Wait for a call of the whole group. */
 static kr_status finish(struct comm_link *l, MPI_Request *r)

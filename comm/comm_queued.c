@@ -8,6 +8,17 @@
 
 /* ---- on their way --------------------------------------------------------------------- */
 
+/* What has departed lands, even if only half of it was enqueued. */
+static kr_status run_later(struct comm_link *l, const struct work *w)
+{
+    kr_status st, landed;
+
+    TRY(l->ops->depart(l));
+    st = w->run(l, w);
+    landed = l->ops->land(l);
+    return st == KR_OK ? landed : st;
+}
+
 static kr_status attempt(const struct work *w, struct comm_link *l)
 {
     struct comm *c = w->c;
@@ -16,8 +27,8 @@ static kr_status attempt(const struct work *w, struct comm_link *l)
     TRY(comm_enter(c, l, w->number, w->name));
     TRY(comm_fault_before(&c->fault, l));
     comm_tell_enter(c, l);
-    TRY(w->run(l, w));
-    if (!l->is_later) comm_tell_leave(c, w->number, w->name);
+    TRY(l->ops->is_later ? run_later(l, w) : w->run(l, w));
+    if (!l->ops->is_later) comm_tell_leave(c, w->number, w->name);
     comm_fault_after(&c->fault, l->sent - sent);
     c->bytes += (uint64_t)(l->sent - sent);
     return KR_OK;

@@ -70,10 +70,8 @@ static void add(enum kern_dtype type, void *sum, const void *left, const void *r
     }
 }
 
-/* Rounding of elements from number `first` of the sum whose right operand begins with leaf
- * `boundary`. */
-static struct kern_round round_of(const struct comm_tree *t, int64_t boundary,
-                                  int64_t first)
+struct kern_round comm_reduce_round(const struct comm_tree *t, int64_t boundary,
+                                    int64_t first)
 {
     return (struct kern_round){ t->rounding.key,
                                 (uint32_t)(t->rounding.first_leaf + boundary), first };
@@ -231,8 +229,8 @@ static kr_status cube_step(struct pipe *p, const struct comm_tree *t, int32_t bi
                            .sum = 2 * bit == l->size ? t->own : mine,
                            .mine_is_left = l->rank < peer,
                            .len = t->chunk,
-                           .round =
-                               round_of(t, t->leaves / l->size * right, c * t->chunk) };
+                           .round = comm_reduce_round(t, t->leaves / l->size * right,
+                                                      c * t->chunk) };
 
         for (int64_t begin = 0; begin < t->chunk; begin += SEGMENT / size)
             TRY(pipe_push(p, cut(x, begin, t->type)));
@@ -252,20 +250,12 @@ static kr_status reduce_cube(struct comm_link *l, const struct comm_tree *t)
 
 /* ---- canonical order, any number of ranks ----------------------------------------------- */
 
-/* A node of the whole tree and where this rank has its chunk of it. */
-struct part {
-    struct tree_node node;
-    int32_t rank;
-    void *at;
-};
-
 /* The general path cuts chunks into segments; for each, every owner gathers all nodes
  * and joins them.  More bytes than a cube: a rank sends every node it has. */
 struct gather {
     struct comm_link *l;
     const struct comm_tree *t;
-    struct part *parts; /* of all ranks, ascending */
-    int64_t count;
+    struct comm_parts parts;
     struct comm_message *messages;
     int64_t most; /* elements of a segment */
 };
@@ -277,20 +267,22 @@ static int cover_of(int64_t leaves, int32_t size, int32_t rank, struct tree_node
     return tree_cover(leaves, (struct tree_node){ s.begin, s.end - s.begin }, nodes);
 }
 
-static kr_status list_parts(struct gather *g)
+kr_status comm_reduce_parts(struct comm_parts *out, int64_t leaves, int32_t size)
 {
+    struct comm_parts p = { 0 };
     struct tree_node nodes[TREE_DEPTH];
     int64_t i = 0;
 
-    for (int32_t r = 0; r < g->l->size; r++)
-        g->count += cover_of(g->t->leaves, g->l->size, r, nodes);
-    TRY(mem_alloc(&g->parts, (size_t)g->count, sizeof *g->parts, "nodes of a reduction"));
-    for (int32_t r = 0; r < g->l->size; r++) {
-        int n = cover_of(g->t->leaves, g->l->size, r, nodes);
+    for (int32_t r = 0; r < size; r++)
+        p.count += cover_of(leaves, size, r, nodes);
+    TRY(mem_alloc(&p.list, (size_t)p.count, sizeof *p.list, "nodes of a reduction"));
+    for (int32_t r = 0; r < size; r++) {
+        int n = cover_of(leaves, size, r, nodes);
 
         for (int k = 0; k < n; k++)
-            g->parts[i++] = (struct part){ .node = nodes[k], .rank = r };
+            p.list[i++] = (struct comm_part){ .node = nodes[k], .rank = r };
     }
+    *out = p;
     return KR_OK;
 }
 
@@ -300,17 +292,17 @@ static kr_status gather_open(struct gather *g, struct comm_link *l,
     int64_t size = (int64_t)kern_dtype_bytes(t->type), share;
 
     *g = (struct gather){ .l = l, .t = t };
-    TRY(list_parts(g));
-    share = TOGETHER / g->count < SEGMENT ? TOGETHER / g->count : SEGMENT;
+    TRY(comm_reduce_parts(&g->parts, t->leaves, l->size));
+    share = TOGETHER / g->parts.count < SEGMENT ? TOGETHER / g->parts.count : SEGMENT;
     g->most = l->size == 1 ? t->chunk : (share < 4096 ? 4096 : share) / size;
-    TRY(mem_alloc(&g->messages, (size_t)(g->count + (int64_t)t->count * l->size),
+    TRY(mem_alloc(&g->messages, (size_t)(g->parts.count + (int64_t)t->count * l->size),
                   sizeof *g->messages, "messages of a reduction"));
-    return scratch(l, l->size == 1 ? 0 : (size_t)(g->count * g->most * size));
+    return scratch(l, l->size == 1 ? 0 : (size_t)(g->parts.count * g->most * size));
 }
 
 static void gather_close(struct gather *g)
 {
-    mem_free(g->parts);
+    mem_free(g->parts.list);
     mem_free(g->messages);
 }
 
@@ -322,8 +314,8 @@ static kr_status gather_segment(struct gather *g, int64_t begin, int64_t bytes)
     struct comm_link *l = g->l;
     int64_t chunk = t->chunk * (int64_t)kern_dtype_bytes(t->type), n = 0;
 
-    for (int64_t i = 0, k = 0; i < g->count; i++) {
-        struct part *p = &g->parts[i];
+    for (int64_t i = 0, k = 0; i < g->parts.count; i++) {
+        struct comm_part *p = &g->parts.list[i];
 
         if (p->rank == l->rank) {
             p->at = shift(t->at[k++], l->rank * chunk + begin);
@@ -348,26 +340,37 @@ static kr_status gather_segment(struct gather *g, int64_t begin, int64_t bytes)
     return n ? l->ops->wait(l, g->messages, n) : KR_OK;
 }
 
-/* Add the parts, `len` elements from `begin` of this rank's chunk, in tree order into the
- * first of them. */
-static void join_parts(const struct gather *g, int64_t begin, int64_t len)
+kr_status comm_reduce_join(const struct comm_tree *t, const struct comm_parts *parts,
+                           int64_t first, int64_t len,
+                           kr_status (*add_to)(void *self, void *left, const void *right,
+                                               int64_t len, const struct kern_round *r),
+                           void *self)
 {
-    int64_t first = g->l->rank * g->t->chunk + begin;
     struct tree_node stack[TREE_DEPTH];
     void *sum[TREE_DEPTH];
     int depth = 0;
 
-    for (int64_t i = 0; i < g->count; i++) {
+    for (int64_t i = 0; i < parts->count; i++) {
         int top = depth, joins;
 
-        sum[top] = g->parts[i].at;
-        joins = tree_push(stack, &depth, g->t->leaves, g->parts[i].node);
+        sum[top] = parts->list[i].at;
+        joins = tree_push(stack, &depth, t->leaves, parts->list[i].node);
         for (; joins > 0; joins--, top--) {
-            struct kern_round r = round_of(g->t, stack[top].first, first);
+            struct kern_round r = comm_reduce_round(t, stack[top].first, first);
 
-            add(g->t->type, sum[top - 1], sum[top - 1], sum[top], len, &r);
+            TRY(add_to(self, sum[top - 1], sum[top], len, &r));
         }
     }
+    return KR_OK;
+}
+
+static kr_status add_part(void *self, void *left, const void *right, int64_t len,
+                          const struct kern_round *r)
+{
+    const struct comm_tree *t = self;
+
+    add(t->type, left, left, right, len, r);
+    return KR_OK;
 }
 
 static kr_status reduce_gathered(struct gather *g)
@@ -379,8 +382,10 @@ static kr_status reduce_gathered(struct gather *g)
         void *own = shift(g->t->own, begin * size);
 
         TRY(gather_segment(g, begin * size, len * size));
-        join_parts(g, begin, len);
-        if (own != g->parts[0].at) memcpy(own, g->parts[0].at, (size_t)(len * size));
+        TRY(comm_reduce_join(g->t, &g->parts, g->l->rank * g->t->chunk + begin, len,
+                             add_part, (void *)(uintptr_t)g->t));
+        if (own != g->parts.list[0].at)
+            memcpy(own, g->parts.list[0].at, (size_t)(len * size));
     }
     return KR_OK;
 }

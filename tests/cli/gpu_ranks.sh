@@ -26,7 +26,25 @@ same() { # N [ARGUMENT...]
     ranks "$1" run "${@:2}" && [ "$(hash_of run)" = "$want" ]
 }
 
-# A launcher that shows each rank one GPU, which is its number 0.
+# fails CODE LINE SECONDS [ARGUMENT...] - on two ranks
+fails() {
+    local code=$1 line=$2 most=$3 begun=$SECONDS
+    shift 3
+    rm -rf run
+    ranks 2 run "$@"
+    [ $? -eq "$code" ] && [ $((SECONDS - begun)) -le "$most" ] && said "$line"
+}
+killed() { fails 137 'fault: killed in collective' 15 --set dist.fault=kill:4:1; }
+silent() { FAKE_NCCL=mute:1:5 fails 8 'NCCL: some rank did not answer in 2 s' 20 --set dist.timeout=2; }
+stuck() { FAKE_NCCL=stuck:1:5 fails 8 'NCCL is not rid of its last collectives 2 s after' 20 --set dist.timeout=2; }
+old_library() { FAKE_NCCL_VERSION=21803 fails 7 'error: NCCL 2.18.3 is too old' 20; }
+# One that cannot be opened: as if it were missing, also where there is a real one.
+no_library() {
+    mkdir -p bad && : >bad/libnccl.so.2
+    LD_LIBRARY_PATH=$work/bad fails 7 'error: several GPUs need NCCL: .*libnccl.so.2: .*set dist.comm = mpi' 20
+}
+
+# A launcher that shows each rank one GPU, which is its number 0; without NCCL.
 own_gpu_each() {
     rm -rf run
     EMU_GPUS=1 timeout 40 mpirun -np 1 -x CUDA_VISIBLE_DEVICES=4 "$worker" train --run run "${args[@]}" \
@@ -46,8 +64,17 @@ mixed_kinds() {
 ranks 1 one
 want=$(hash_of one)
 check a_run_has_a_hash [ ${#want} -eq 32 ]
-check through_the_host same 2 --set dist.comm=mpi
+check two_ranks same 2
+said 'NCCL 2.28.9' || bad_cases=$((bad_cases + 1))
+check four_ranks same 4
+check sharded_weights_on_two same 2 --set dist.shard=3
+check library_order_without_shards ranks 2 library --set dist.reduce=library --set dist.shard=0
+check a_killed_rank_ends_the_run killed
+check a_silent_rank_ends_the_run silent
+check an_abort_that_hangs_ends_the_process stuck
+check an_old_library_is_one_line old_library
+check a_missing_library_is_one_line no_library
+check through_the_host_with_a_gpu_of_ones_own own_gpu_each
 said 'GPU memory through the host' || bad_cases=$((bad_cases + 1))
-check a_gpu_of_ones_own_has_number_0 own_gpu_each
 check ranks_of_two_kinds_are_refused mixed_kinds
 finish

@@ -169,6 +169,21 @@ static kr_status array(struct shard *s, char **out, size_t *bytes, int64_t len,
     return kern_fill(s->q, kern_mat(at, 1, len, type), 0);
 }
 
+/* One that moves between ranks in every step. */
+static kr_status moving_array(struct shard *s, char **out, size_t *bytes, int64_t len,
+                              enum kern_dtype type, const char *what)
+{
+    TRY(array(s, out, bytes, len, type, what));
+    comm_register(s->comm, *out, len * (int64_t)kern_dtype_bytes(type));
+    return KR_OK;
+}
+
+static void free_moving(struct shard *s, void *at)
+{
+    comm_unregister(s->comm, at);
+    kern_free(s->device, at);
+}
+
 /* Does each rank hold all optimizer state? */
 static bool keeps_all(const struct shard *s)
 {
@@ -180,7 +195,7 @@ static kr_status open_state(struct shard *s, struct unit *u, const struct shard_
     struct shard_bytes *b = &s->bytes;
     enum kern_dtype moments = s->config.moments;
 
-    TRY(array(s, &u->w, &b->weights, z->w, s->type, "weights"));
+    TRY(moving_array(s, &u->w, &b->weights, z->w, s->type, "weights"));
     if (u->frozen) return KR_OK;
     if (s->mixed)
         TRY(array(s, &u->master, &b->master, z->held, s->wide, "master weights"));
@@ -188,7 +203,8 @@ static kr_status open_state(struct shard *s, struct unit *u, const struct shard_
     TRY(array(s, &u->m, &b->moments, z->held, moments, "first moments"));
     TRY(array(s, &u->v, &b->moments, z->held, moments, "second moments"));
     for (int i = 0; i < shard_slots(&s->config, comm_size(s->comm)); i++)
-        TRY(array(s, &u->slot[i], &b->gradients, z->slot, s->config.grads, "gradients"));
+        TRY(moving_array(s, &u->slot[i], &b->gradients, z->slot, s->config.grads,
+                         "gradients"));
     return KR_OK;
 }
 
@@ -226,11 +242,11 @@ static kr_status open_works(struct shard *s)
         struct work *w = &s->work[i];
 
         w->unit = -1;
-        TRY(array(s, &w->at, bytes, room, s->wide, "a gradient"));
+        TRY(moving_array(s, &w->at, bytes, room, s->wide, "a gradient"));
         if (s->config.stage >= 2 && grads != s->wide)
-            TRY(array(s, &w->narrow, bytes, room, grads, "a gradient to send"));
+            TRY(moving_array(s, &w->narrow, bytes, room, grads, "a gradient to send"));
         if (shard_needs_got(&s->config, size))
-            TRY(array(s, &w->got, bytes, room, grads, "received gradients"));
+            TRY(moving_array(s, &w->got, bytes, room, grads, "received gradients"));
     }
     return KR_OK;
 }
@@ -246,7 +262,7 @@ static kr_status open_pages(struct shard *s)
         p->unit = -1;
         TRY(kern_event_open(&p->gathered, s->device));
         TRY(kern_event_open(&p->used, s->device));
-        TRY(array(s, &p->at, &s->bytes.moving, room, s->type, "gathered weights"));
+        TRY(moving_array(s, &p->at, &s->bytes.moving, room, s->type, "gathered weights"));
     }
     for (int i = 0; i < 2 && s->pages; i++)
         TRY(mem_alloc(&s->traces[i].unit, (size_t)(SHARD_TRACE * s->count), sizeof(int),
@@ -314,12 +330,12 @@ static void close_unit(struct shard *s, struct unit *u)
     kern_event_close(u->reduced);
     kern_event_close(u->updated);
     kern_event_close(u->published);
-    kern_free(s->device, u->w);
+    free_moving(s, u->w);
     kern_free(s->device, u->master);
     kern_free(s->device, u->m);
     kern_free(s->device, u->v);
     for (int k = 0; k < TREE_DEPTH; k++)
-        kern_free(s->device, u->slot[k]);
+        free_moving(s, u->slot[k]);
 }
 
 void shard_close(struct shard *s)
@@ -328,14 +344,14 @@ void shard_close(struct shard *s)
     for (int i = 0; i < s->count; i++)
         close_unit(s, &s->units[i]);
     for (int i = 0; i < SHARD_WORKS; i++) {
-        kern_free(s->device, s->work[i].at);
-        kern_free(s->device, s->work[i].narrow);
-        kern_free(s->device, s->work[i].got);
+        free_moving(s, s->work[i].at);
+        free_moving(s, s->work[i].narrow);
+        free_moving(s, s->work[i].got);
     }
     for (int i = 0; i < SHARD_PAGES; i++) {
         kern_event_close(s->page[i].gathered);
         kern_event_close(s->page[i].used);
-        kern_free(s->device, s->page[i].at);
+        free_moving(s, s->page[i].at);
     }
     mem_free(s->traces[0].unit);
     mem_free(s->traces[1].unit);
