@@ -23,6 +23,7 @@
 #include "checkpoints/background.h"
 #include "checkpoints/catalog.h"
 #include "checkpoints/commit.h"
+#include "checkpoints/copyout.h"
 #include "checkpoints/lease.h"
 #include "checkpoints/shard_read.h"
 #include "checkpoints/shard_write.h"
@@ -45,7 +46,7 @@ struct ckpt {
     struct background thread;
     int64_t step;
     struct shard_job job;
-    char *staging;
+    struct copyout out;       /* the host copy that is written */
     struct commit_job commit; /* commit.manifest also feeds the verification */
     bool last_saved;
 
@@ -114,6 +115,7 @@ void ckpt_close(struct ckpt *k)
     if (!k) return;
     if (k->stage != STAGE_IDLE) (void)ckpt_wait(k, NULL);
     drop_save(k); /* what a dead group left */
+    copyout_close(&k->out);
     lease_give_back(k->lease);
     catalog_close(&k->catalog);
     manifest_free(&k->found);
@@ -294,8 +296,9 @@ kr_status ckpt_read(struct ckpt *k, struct kern_queue *q, const struct ckpt_stat
 static void *write_thread(void *arg)
 {
     struct ckpt *k = arg;
-    kr_status st = shard_write(&k->job);
+    kr_status st = copyout_wait(&k->out);
 
+    if (st == KR_OK) st = shard_write(&k->job);
     atomic_store(&k->phase, st == KR_OK ? CKPT_WRITTEN : CKPT_FAILED);
     return NULL;
 }
@@ -327,23 +330,19 @@ static void *verify_thread(void *arg)
 
 /* ---- saving ----------------------------------------------------------------------------- */
 
-static void free_job(struct ckpt *k)
+/* Let the own thread end. */
+static void join_thread(struct ckpt *k)
 {
-    for (int32_t i = 0; k->job.ranges && i < k->job.count; i++)
-        mem_free(k->job.ranges[i].blocks);
-    mem_free(k->job.ranges);
-    mem_free(k->job.bytes);
-    mem_free((void *)(uintptr_t)k->job.tensors);
-    mem_free(k->staging);
-    k->job = (struct shard_job){ 0 };
-    k->staging = NULL;
+    (void)copyout_settle(&k->out); /* the thread knows what came of it */
+    background_join(&k->thread);
 }
 
 /* End a save, whatever became of it. */
 static void drop_save(struct ckpt *k)
 {
-    background_join(&k->thread);
-    free_job(k);
+    join_thread(k);
+    shard_job_free(&k->job);
+    copyout_drop(&k->out);
     manifest_free(&k->commit.manifest);
     k->stage = STAGE_IDLE;
     atomic_store(&k->phase, CKPT_IDLE);
@@ -358,6 +357,11 @@ static kr_status enough_room(const struct ckpt *k, const struct ckpt_state *s)
     return KR_FAIL(KR_ERR_IO,
                    "%s: %" PRIu64 " MiB free, a checkpoint needs %" PRIu64 " MiB", k->run,
                    have >> 20, want >> 20);
+}
+
+kr_status ckpt_hold(struct ckpt *k, struct kern_queue *q)
+{
+    return copyout_hold(&k->out, q);
 }
 
 /* Rank 0: preflight, names, and a fresh attempt folder. */
@@ -396,31 +400,12 @@ static kr_status plan_commit(struct ckpt *k, const struct ckpt_state *s, int64_t
     return KR_OK;
 }
 
-/* Pieces to ranges and a host copy of their bytes. */
+/* What the shard is made of, and a host copy of its bytes. */
 static kr_status stage(struct ckpt *k, struct kern_queue *q, const struct ckpt_state *s)
 {
-    struct shard_job *j = &k->job;
-    struct ckpt_tensor *tensors = NULL;
-    size_t at = 0;
-
-    TRY(mem_alloc(&tensors, (size_t)s->tensor_count, sizeof *tensors, "tensors"));
-    memcpy(tensors, s->tensors, (size_t)s->tensor_count * sizeof *tensors);
-    j->tensors = tensors;
-    TRY(mem_alloc(&j->ranges, (size_t)s->piece_count, sizeof *j->ranges, "ranges"));
-    TRY(mem_alloc(&j->bytes, (size_t)s->piece_count, sizeof *j->bytes, "ranges"));
-    TRY(mem_alloc(&k->staging, pieces_bytes(s), 1, "the copy of the state to be saved"));
-    for (int32_t i = 0; i < s->piece_count; i++) {
-        const struct ckpt_piece *p = &s->pieces[i];
-
-        j->ranges[i] = (struct ckpt_range){ .tensor = p->tensor,
-                                            .shard = comm_rank(k->comm),
-                                            .begin = p->begin,
-                                            .count = p->count };
-        j->bytes[i] = k->staging + at;
-        at += piece_bytes(s, i);
-    }
-    j->count = s->piece_count;
-    return pieces_download(s, q, k->staging);
+    TRY(copyout_open(&k->out, q));
+    TRY(copyout_start(&k->out, q, s));
+    return shard_job_fill(&k->job, s, comm_rank(k->comm), k->out.to);
 }
 
 static kr_status name_files(struct ckpt *k)
@@ -498,7 +483,7 @@ static kr_status begin_commit(struct ckpt *k)
     char *mine = NULL, *parts = NULL;
     kr_status st;
 
-    background_join(&k->thread);
+    join_thread(k);
     st = comm_agree(k->comm, shard_part_print(&k->job, &mine));
     if (st == KR_OK) st = comm_gather_texts(k->comm, mine, &parts);
     if (st == KR_OK && is_first(k))
@@ -517,9 +502,8 @@ static kr_status begin_commit(struct ckpt *k)
 
 static void begin_verify(struct ckpt *k)
 {
-    background_join(&k->thread);
-    mem_free(k->staging);
-    k->staging = NULL;
+    join_thread(k);
+    copyout_drop(&k->out);
     k->before = k->newest;
     k->newest = k->step;
     k->last_saved = true;
@@ -545,7 +529,7 @@ static void give_up(struct ckpt *k)
 {
     bool committed = k->stage == STAGE_VERIFYING;
 
-    background_join(&k->thread);
+    join_thread(k);
     if (is_first(k)) {
         LOG_WARNING("the checkpoint of step %" PRId64 " %s; training goes on", k->step,
                     committed ? "did not read back right and is removed" : "failed");
@@ -562,7 +546,7 @@ kr_status ckpt_advance(struct ckpt *k, const enum ckpt_phase *phases)
     if (k->stage == STAGE_IDLE) return KR_OK;
     if (any_is(k, phases, CKPT_FAILED)) {
         /* the others may still be at work in the attempt: first let all end */
-        background_join(&k->thread);
+        join_thread(k);
         TRY(comm_agree(k->comm, KR_OK));
         give_up(k);
         return KR_OK;
@@ -580,7 +564,7 @@ static kr_status wait_rounds(struct ckpt *k, enum ckpt_phase *phases)
     while (k->stage != STAGE_IDLE) {
         enum ckpt_phase mine;
 
-        background_join(&k->thread);
+        join_thread(k);
         mine = ckpt_phase(k);
         TRY(comm_all_gather_bytes(k->comm, &mine, sizeof mine, phases));
         TRY(ckpt_advance(k, phases));

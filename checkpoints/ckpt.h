@@ -15,8 +15,8 @@
  * fsync of the parent, hint, read back and verify, retention.  A crash after any line
  * leaves the old checkpoints or the new one, never a mix.
  *
- * Saving runs on a thread of each rank; training waits only for the copy out of device
- * memory.  The thread never talks to other ranks: the loop carries each rank's phase to
+ * Saving runs on a thread of each rank.  Training waits for the copy where the device's memory
+ * is the host's; a GPU copies on the side (copyout.h).  The thread never talks to other ranks: the loop carries each rank's phase to
  * all ranks once per step and hands them to ckpt_advance, so all ranks agree.
  *
  * A failed save is a warning: the attempt is removed, older checkpoints stay.
@@ -89,12 +89,16 @@ enum ckpt_phase {
     CKPT_FAILED     /* this rank could not; the attempt is void */
 };
 
-/* [collective] Copy the pieces out of device memory through q and start to write; waits
- * for a save in progress first.  If config.async is false, returns when all is done.
+/* [collective] Copy the pieces out of device memory, as they are when q comes to it, and start
+ * to write; waits for a save in progress first.  If config.async is false, returns when all is done.
  * settings: INI text.  A save that cannot be done is a warning, not an error: KR_OK;
  * errors are KR_ERR_COMM, KR_ERR_DEVICE, KR_ERR_MEM. */
 kr_status ckpt_save(struct ckpt *k, struct kern_queue *q, const struct ckpt_state *state,
                     int64_t step, int64_t samples, const char *settings);
+
+/* [queued] q goes on only when the pieces of the save in progress are out of device memory:
+ * before whatever changes them. */
+kr_status ckpt_hold(struct ckpt *k, struct kern_queue *q);
 
 /* [local] This rank's phase. */
 enum ckpt_phase ckpt_phase(struct ckpt *k);

@@ -13,6 +13,39 @@
 #include "checkpoints/shard_file.h"
 #include "checkpoints/shard_read.h"
 
+kr_status shard_job_fill(struct shard_job *job, const struct ckpt_state *s, int32_t shard,
+                         const char *from)
+{
+    struct ckpt_tensor *tensors = NULL;
+
+    TRY(mem_alloc(&tensors, (size_t)s->tensor_count, sizeof *tensors, "tensors"));
+    memcpy(tensors, s->tensors, (size_t)s->tensor_count * sizeof *tensors);
+    job->tensors = tensors;
+    TRY(mem_alloc(&job->ranges, (size_t)s->piece_count, sizeof *job->ranges, "ranges"));
+    TRY(mem_alloc(&job->bytes, (size_t)s->piece_count, sizeof *job->bytes, "ranges"));
+    for (int32_t i = 0; i < s->piece_count; i++) {
+        const struct ckpt_piece *p = &s->pieces[i];
+
+        job->ranges[i] = (struct ckpt_range){
+            .tensor = p->tensor, .shard = shard, .begin = p->begin, .count = p->count
+        };
+        job->bytes[i] = from;
+        from += piece_bytes(s, i);
+    }
+    job->count = s->piece_count;
+    return KR_OK;
+}
+
+void shard_job_free(struct shard_job *job)
+{
+    for (int32_t i = 0; job->ranges && i < job->count; i++)
+        mem_free(job->ranges[i].blocks);
+    mem_free(job->ranges);
+    mem_free(job->bytes);
+    mem_free((void *)(uintptr_t)job->tensors);
+    *job = (struct shard_job){ 0 };
+}
+
 static kr_status write_range(struct shard_job *job, int fd, int32_t i)
 {
     struct ckpt_range *r = &job->ranges[i];

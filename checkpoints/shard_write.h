@@ -5,7 +5,7 @@
 #define CKPT_SHARD_WRITE_H
 
 #include "base/fs.h"
-#include "checkpoints/manifest.h"
+#include "checkpoints/pieces.h"
 
 /* What goes into a shard: ranges (tensor, begin, count set; offset and blocks filled in by
  * shard_write) and their bytes on the host: all there, or asked for one range after the
@@ -20,6 +20,12 @@ struct shard_job {
     int32_t count;
     struct ckpt_shard shard; /* file, and on return bytes and frame */
 };
+
+/* Tensors, ranges and bytes of a state whose pieces lie one after the other at `from`, for
+ * shard number `shard`.  Free also what an error left. */
+kr_status shard_job_fill(struct shard_job *job, const struct ckpt_state *s, int32_t shard,
+                         const char *from);
+void shard_job_free(struct shard_job *job);
 
 /* The whole file, fsynced.  The folder's entry is the caller's. */
 kr_status shard_write(struct shard_job *job);

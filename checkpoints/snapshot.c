@@ -4,7 +4,8 @@
  *
  * One snapshot: copy out of the device, own thread writes, and for the partner
  *
- *   take      the first CHUNK of the payload is swapped with the partners
+ *   take      the first CHUNK of the payload is swapped with the partners (that of a GPU,
+ *             which is still on its way out of it, with the next step)
  *   advance   one more a step; with the last one goes the head, so the own thread, which
  *             makes the checksums, is joined before
  *   advance   all has arrived (the exchange of the step came after it on the same queue):
@@ -89,6 +90,13 @@ static kr_status find_partners(struct snapshot *s)
                      "messages to partners");
 }
 
+/* Let the own thread end. */
+static void join_thread(struct snapshot *s)
+{
+    (void)copyout_settle(&s->out); /* the thread knows what came of it */
+    background_join(&s->thread);
+}
+
 /* ---- room ----------------------------------------------------------------------------- */
 
 static void close_memory(struct snapshot *s)
@@ -149,7 +157,7 @@ static kr_status reserve(struct snapshot *s)
 
 static void turn_off(struct snapshot *s)
 {
-    background_join(&s->thread);
+    join_thread(s);
     close_memory(s);
     s->scheme = SNAPSHOT_OFF;
 }
@@ -168,7 +176,7 @@ static kr_status gather_sizes(struct snapshot *s)
 /* What snapshot_start has made. */
 static void stop(struct snapshot *s)
 {
-    background_join(&s->thread);
+    join_thread(s);
     if (s->stage == SNAPSHOT_SENDING)
         (void)comm_swap_wait(s->comm); /* it may be in our buffers */
     close_memory(s);
@@ -176,10 +184,9 @@ static void stop(struct snapshot *s)
         mem_free(s->copies[i].payload);
     mem_free(s->copies);
     mem_free(s->packets);
-    mem_free(s->payload);
+    copyout_close(&s->out);
     s->copies = NULL;
     s->packets = NULL;
-    s->payload = NULL;
     s->copy_count = 0;
     s->scheme = SNAPSHOT_OFF;
 }
@@ -192,8 +199,9 @@ kr_status snapshot_start(struct snapshot *s, bool loaded, const char **text)
     snapshot_forget_found(s, loaded);
     TRY(gather_sizes(s));
     st = comm_nodes(s->comm) > 1 ? find_partners(s) : KR_OK;
-    if (st == KR_OK)
-        st = mem_alloc(&s->payload, pieces_bytes(s->state) + 1, 1, "a copy of the state");
+    if (st == KR_OK && comm_queue(s->comm))
+        st = copyout_open(&s->out, comm_queue(s->comm));
+    if (st == KR_OK) st = copyout_reserve(&s->out, pieces_bytes(s->state));
     TRY(comm_agree(s->comm, st));
     TRY(reserve(s));
     s->stage = SNAPSHOT_IDLE;
@@ -248,7 +256,8 @@ static void *write_own(void *arg)
 {
     struct snapshot *s = arg;
 
-    s->status = memory_write(s->own, &s->head, s->payload, false);
+    s->status = copyout_wait(&s->out);
+    if (s->status == KR_OK) s->status = memory_write(s->own, &s->head, s->out.to, false);
     if (s->status != KR_OK || s->scheme != SNAPSHOT_PARTNER) rank_is_done(s, s->status);
     return NULL;
 }
@@ -283,11 +292,12 @@ static kr_status send_next(struct snapshot *s)
     bool heads = s->sent == s->chunks;
     int64_t n = 0;
 
-    if (heads) background_join(&s->thread);
+    TRY(copyout_settle(&s->out));
+    if (heads) join_thread(s);
     s->packets[n++] =
         heads ? (struct comm_packet){ &s->head, sizeof s->head, s->keeper, true }
-              : chunk_of(s->payload, s->part_bytes[comm_rank(s->comm)], s->sent,
-                         s->keeper, true);
+              : chunk_of(s->out.to, s->part_bytes[comm_rank(s->comm)], s->sent, s->keeper,
+                         true);
     for (int32_t i = 0; i < s->copy_count; i++) {
         struct snapshot_copy *k = &s->copies[i];
 
@@ -319,7 +329,7 @@ static kr_status settle(struct snapshot *s, bool *whole)
         TRY(comm_swap_wait(s->comm));
         TRY(move_copies(s));
     }
-    background_join(&s->thread);
+    join_thread(s);
     s->stage = SNAPSHOT_IDLE;
     st = snapshot_newest(s) == SNAPSHOT_FAILED ? KR_ERR_IO : KR_OK;
     st = comm_agree(s->comm, st);
@@ -342,7 +352,8 @@ static void give_up(struct snapshot *s)
 static kr_status begin(struct snapshot *s, struct kern_queue *q, int64_t step,
                        int64_t samples)
 {
-    TRY(pieces_download(s->state, q, s->payload));
+    TRY(copyout_open(&s->out, q));
+    TRY(copyout_start(&s->out, q, s->state));
     s->step = step;
     s->head = (struct memory_head){ .world = comm_size(s->comm),
                                     .rank = comm_rank(s->comm),
@@ -356,7 +367,13 @@ static kr_status begin(struct snapshot *s, struct kern_queue *q, int64_t step,
     s->sent = 0;
     background_start(&s->thread, write_own, s);
     s->stage = s->scheme == SNAPSHOT_PARTNER ? SNAPSHOT_SENDING : SNAPSHOT_WRITING;
-    return s->scheme == SNAPSHOT_PARTNER ? send_next(s) : KR_OK;
+    /* what is still on its way out of a GPU begins to go with the next step */
+    return s->scheme == SNAPSHOT_PARTNER && !s->out.side ? send_next(s) : KR_OK;
+}
+
+kr_status snapshot_hold(struct snapshot *s, struct kern_queue *q)
+{
+    return copyout_hold(&s->out, q);
 }
 
 kr_status snapshot_take(struct snapshot *s, struct kern_queue *q, int64_t step,
@@ -368,7 +385,7 @@ kr_status snapshot_take(struct snapshot *s, struct kern_queue *q, int64_t step,
     *seconds = 0;
     if (s->scheme == SNAPSHOT_OFF) return KR_OK;
     if (s->stage != SNAPSHOT_IDLE && told != s->step) TRY(settle(s, &whole));
-    background_join(&s->thread);
+    join_thread(s);
     if (!whole) {
         give_up(s);
         return KR_OK;
@@ -388,7 +405,7 @@ kr_status snapshot_advance(struct snapshot *s, int64_t told)
         return KR_OK;
     }
     if (told == s->step) {
-        background_join(&s->thread);
+        join_thread(s);
         s->stage = SNAPSHOT_IDLE;
         if (!s->cleaned) clean(s);
         return KR_OK;

@@ -103,6 +103,10 @@ int64_t snapshot_newest(struct snapshot *s);
 kr_status snapshot_take(struct snapshot *s, struct kern_queue *q, int64_t step,
                         int64_t samples, int64_t told, double *seconds);
 
+/* [queued] q goes on only when the pieces of the one in progress are out of device memory:
+ * before whatever changes them. */
+kr_status snapshot_hold(struct snapshot *s, struct kern_queue *q);
+
 /* [collective] Once a step, after the exchange: move copies on.  told as above;
  * SNAPSHOT_FAILED: snapshots end here with a warning. */
 kr_status snapshot_advance(struct snapshot *s, int64_t told);

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "checkpoints/background.h"
+#include "checkpoints/copyout.h"
 #include "checkpoints/memory.h"
 #include "checkpoints/snapshot.h"
 
@@ -52,7 +53,7 @@ struct snapshot {
     _Atomic int64_t newest;
     kr_status status; /* of the own part; the thread's until it is joined */
     struct memory_head head;
-    char *payload;
+    struct copyout out; /* the host copy of the own part */
     struct memory *own;
     int32_t keeper, copy_count;
     struct snapshot_copy *copies;

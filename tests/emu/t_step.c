@@ -1,6 +1,7 @@
 /*
  * t_step.c - what a training step asks of the GPU: how many launches, and that the host
- * waits for it once, in the exchange.  On the emulated GPU, which counts.
+ * waits for it once, in the exchange; and what a save does.  On the emulated GPU, which
+ * counts.
  */
 #include <stdlib.h>
 #include <unistd.h>
@@ -9,11 +10,11 @@
 #include "base/log.h"
 #include "tests/check.h"
 #include "tests/emu/emu.h"
-#include "trainer/run/trainer.h"
+#include "trainer/run/state.h"
 
 enum { TOKENS = 4096 };
 
-static char data[FS_PATH];
+static char data[FS_PATH], folder[FS_PATH];
 
 /* A model of that many layers on one rank, and steps of that many micro-batches. */
 struct run {
@@ -116,6 +117,39 @@ static void a_layer_takes_few_launches(void)
     launches("llama", FAMILY_LLAMA, 29, 4);
 }
 
+/* The second save: the first one takes its memory. */
+static void a_save_waits_for_nothing(void)
+{
+    struct ckpt_config config = { .run = folder, .keep = 2, .async = true };
+    struct step_words out;
+    struct step_stats stats;
+    struct state state;
+    struct ckpt *k;
+    struct run r;
+    bool saved = false;
+    int64_t copies, waits, memory;
+
+    open_run(&r, FAMILY_LLAMA, 1, 1);
+    must(ckpt_open(&k, r.comm, &config));
+    must(state_open(&state, &r.t));
+    for (int64_t step = 0; step < 2; step++) {
+        must(trainer_step(&r.t, step, (struct step_words){ 0 }, &stats, &out));
+        must(ckpt_wait(k, NULL));
+        copies = emu_count(EMU_COPY);
+        waits = emu_count(EMU_SYNC);
+        memory = emu_count(EMU_MEMORY);
+        must(ckpt_save(k, r.t.q, &state.view, step + 1, step + 1, ""));
+    }
+    CHECK_I64(emu_count(EMU_COPY) - copies, ==, state.view.piece_count);
+    CHECK_I64(emu_count(EMU_SYNC) - waits, ==, 0);
+    CHECK_I64(emu_count(EMU_MEMORY) - memory, ==, 0);
+    must(ckpt_wait(k, &saved));
+    CHECK(saved);
+    ckpt_close(k);
+    state_close(&state);
+    close_run(&r);
+}
+
 int main(void)
 {
     static uint16_t tokens[TOKENS];
@@ -125,9 +159,12 @@ int main(void)
         tokens[i] = (uint16_t)(i * 37 % 96);
     must(fs_path(data, "%s/t_step-%d.bin", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp",
                  (int)getpid()));
+    must(fs_path(folder, "%s.run", data));
     must(fs_replace(data, tokens, sizeof tokens));
     RUN(the_host_waits_once_in_a_step);
     RUN(a_layer_takes_few_launches);
+    RUN(a_save_waits_for_nothing);
     (void)fs_unlink(data);
+    (void)fs_remove_tree(folder);
     return check_done();
 }

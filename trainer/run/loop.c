@@ -71,6 +71,15 @@ static void count_steps(struct loop *l)
     l->set = s;
 }
 
+/* What is being copied out of device memory. */
+static kr_status hold_back(void *self, struct kern_queue *q)
+{
+    struct loop *l = self;
+
+    TRY(ckpt_hold(l->ckpt, q));
+    return l->keep.snapshot ? snapshot_hold(l->keep.snapshot, q) : KR_OK;
+}
+
 static kr_status open_loop(struct loop *l, const char *about)
 {
     const struct settings *s = l->set;
@@ -84,6 +93,8 @@ static kr_status open_loop(struct loop *l, const char *about)
     TRY(plan_check(&l->plan, &l->available, s, l->comm));
     TRY(comm_agree(l->comm, trainer_open(&l->trainer, s, l->comm, true)));
     l->trainer.pulse = l->pulse;
+    l->trainer.hold = hold_back;
+    l->trainer.holder = l;
     TRY(trainer_open_data(&l->trainer));
     count_steps(l);
     introduce(l, about);

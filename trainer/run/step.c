@@ -146,6 +146,7 @@ kr_status trainer_step(struct trainer *t, int64_t step, struct step_words words,
     st = isfinite(sums.loss) && isfinite(norm) ? KR_OK : KR_ERR_NUMERIC;
     if (st != KR_OK) goto done;
     pulse_phase(t->pulse, PULSE_UPDATING);
+    if (t->hold) TRY_OR(st, t->hold(t->holder, t->q), done);
     plan = plan_update(s, step, norm, to_mean);
     TRY_OR(st, update(t, step, &plan), done);
     TRY_OR(st, shard_publish(t->shard, false), done);

@@ -31,6 +31,9 @@ struct trainer {
     struct model *model;
     struct dataset *train, *valid;
     struct pulse *pulse; /* the caller's; NULL: nobody watches */
+    /* NULL, or called before weights change: holds q back while somebody reads them. */
+    kr_status (*hold)(void *self, struct kern_queue *q);
+    void *holder;
     struct numeric_fault fault;
     int64_t step; /* the one that is computed, from 1 */
     bool training;
