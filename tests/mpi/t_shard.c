@@ -78,6 +78,19 @@ static void every_shard_takes_what_its_plan_says(void)
         }
 }
 
+/* The same beside frozen units, of which only the model's weights are held. */
+static void a_shard_of_adapters_takes_what_its_plan_says(void)
+{
+    struct params whole = params;
+    struct model_shape adapted = shape;
+
+    adapted.lora = (struct lora){ 4, 8, lora_sites(shape.family) };
+    CHECK(params_build(&params, &adapted) == KR_OK);
+    every_shard_takes_what_its_plan_says();
+    params_free(&params);
+    params = whole;
+}
+
 /* Each stage holds less than the one before, from three ranks on. */
 static void each_stage_saves_memory(void)
 {
@@ -179,6 +192,7 @@ int main(void)
     ranks_open("t_shard");
     if (params_build(&params, &shape) != KR_OK) comm_abort(group, 2);
     RUN(every_shard_takes_what_its_plan_says);
+    RUN(a_shard_of_adapters_takes_what_its_plan_says);
     RUN(each_stage_saves_memory);
     RUN(the_next_unit_is_gathered_ahead);
     RUN(too_many_units_at_a_time_are_refused);
