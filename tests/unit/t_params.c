@@ -79,8 +79,12 @@ static void parameters_do_not_overlap(void)
 
         shape.lora = (struct lora){ f % 2, 1, lora_sites(&families[f]) };
         CHECK(params_build(&p, &shape) == KR_OK);
+        CHECK_I64(p.begin[0], ==, 0);
+        CHECK_I64(p.begin[p.units], ==, p.count);
         for (int32_t i = 0; i < p.count; i++) {
             const struct param *at = &p.list[i], *before = at - (i > 0);
+
+            CHECK(p.begin[at->unit] <= i && i < p.begin[at->unit + 1]);
             int64_t end = at->offset + at->rows * at->cols;
 
             CHECK_I64(at->offset % PARAMS_ALIGN, ==, 0);

@@ -3,16 +3,20 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 struct kern_mat params_view(const struct params *p, int32_t unit, const char *name,
                             void *flat, enum kern_dtype type)
 {
-    int32_t i = params_find(p, name);
-    const struct param *par = &p->list[i < 0 ? 0 : i];
+    if (!flat) return kern_none;
+    for (int32_t i = p->begin[unit]; i < p->begin[unit + 1]; i++) {
+        const struct param *par = &p->list[i];
 
-    if (i < 0 || par->unit != unit || !flat) return kern_none;
-    return kern_mat((char *)flat + (size_t)par->offset * kern_dtype_bytes(type),
-                    par->rows, par->cols, type);
+        if (strcmp(par->name, name) == 0)
+            return kern_mat((char *)flat + (size_t)par->offset * kern_dtype_bytes(type),
+                            par->rows, par->cols, type);
+    }
+    return kern_none;
 }
 
 static void lora_params(const struct params *p, int32_t layer, void *flat,

@@ -116,6 +116,8 @@ kr_status params_build(struct params *out, const struct model_shape *s)
     TRY_OR(st,
            mem_alloc(&p.unit_len, (size_t)p.units, sizeof *p.unit_len, "list of units"),
            done);
+    TRY_OR(st, mem_alloc(&p.begin, (size_t)p.units + 1, sizeof *p.begin, "list of units"),
+           done);
     add(&p, 0, "embed.token", s->vocab, s->dim, INIT_NORMAL, base_std);
     add(&p, 0, "embed.position", s->family->pos == POS_LEARNED ? s->context : 0, s->dim,
         INIT_NORMAL, base_std);
@@ -131,6 +133,8 @@ kr_status params_build(struct params *out, const struct model_shape *s)
             add_lora(&p, l, s);
         p.trained = p.total - p.trained;
     }
+    for (int32_t i = 0; i < p.count; i++)
+        p.begin[p.list[i].unit + 1] = i + 1;
     *out = p;
 done:
     if (st != KR_OK) params_free(&p);
@@ -140,6 +144,7 @@ done:
 void params_free(struct params *p)
 {
     mem_free(p->list);
+    mem_free(p->begin);
     mem_free(p->unit_len);
     *p = (struct params){ 0 };
 }

@@ -44,8 +44,9 @@ struct param {
 struct params {
     struct param *list; /* by unit, then offset */
     int32_t count, units;
-    int32_t frozen;    /* units before this one are not trained; 0: all are */
-    int32_t first;     /* of the list that is trained */
+    int32_t frozen; /* units before this one are not trained; 0: all are */
+    int32_t first;  /* of the list that is trained */
+    int32_t *begin; /* of each unit, none empty: its first in the list; [units] = count */
     int64_t *unit_len; /* elements of each unit's flat array, gaps included */
     int64_t total;     /* elements of all parameters, gaps excluded, */
     int64_t trained;   /* and of those that are trained */

@@ -103,14 +103,7 @@ kr_status state_open_weights(struct state *out, const struct trainer *t)
 
 kr_status state_open_frozen(struct state *out, const struct trainer *t, int unit)
 {
-    const struct param *list = t->params.list;
-    int32_t begin = 0, end;
-
-    while (list[begin].unit < unit)
-        begin++;
-    for (end = begin; end < t->params.first && list[end].unit == unit;)
-        end++;
-    return open_list(out, t, 1, begin, end);
+    return open_list(out, t, 1, t->params.begin[unit], t->params.begin[unit + 1]);
 }
 
 void state_close(struct state *s)
