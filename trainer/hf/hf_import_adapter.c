@@ -52,8 +52,9 @@ kr_status import_adapter_settings(struct import *m)
             "import: %s is an adapter; --base RUN says which model it belongs to",
             m->from);
     if (m->args->context || m->args->rope_theta > 0)
-        return KR_FAIL(KR_ERR_ARG, "import: %s is an adapter; %s is a matter of its model",
-                       m->from, m->args->context ? "--context" : "--rope-theta");
+        return KR_FAIL(KR_ERR_ARG,
+                       "import: %s is an adapter; %s is a matter of its model", m->from,
+                       m->args->context ? "--context" : "--rope-theta");
     TRY(cfg_defaults(settings_table, s));
     TRY(init_settings(m->args->base, "", s));
     import_set_training(s);
