@@ -58,6 +58,7 @@ void sup_give_up(struct sup *s, int32_t node, const char *why)
 
     if (n->state == NODE_GONE) return;
     n->state = NODE_GONE;
+    sup_note(s, node, "%s", why);
     sup_record_node(s, node, "gone", why);
     LOG_NOTE("%s: %s", n->name, why);
 }

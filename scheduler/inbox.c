@@ -33,6 +33,7 @@ static void reject(struct sup *s, int32_t node, const char *why)
     LOG_WARNING("node %s is left out: %s", sup_name(s, node), why);
     sup_record_node(s, node, "bad", why);
     history_add(sup_name(s, node), why);
+    sup_note(s, node, "%s", why);
     s->nodes.at[node].state = NODE_BAD;
 }
 
@@ -60,6 +61,7 @@ static void take_seat(struct sup *s, int32_t node, struct link *l,
     seat->hello = *h;
     seat->tries = seat->bad_links = 0;
     seat->asked = 0;
+    seat->trouble[0] = '\0';
     l->mark = seat;
     s->nodes.at[node].state = NODE_UP;
     watch_node(&s->watch, node, true, clock_now());

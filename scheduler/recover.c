@@ -206,6 +206,7 @@ void sup_lose_node(struct sup *s, int32_t node, const char *why, double seconds)
 
     if (s->nodes.at[node].state == NODE_UP) s->nodes.at[node].state = NODE_AWAY;
     watch_node(&s->watch, node, false, 0);
+    sup_note(s, node, "lost: %s", why);
     sup_record_node(s, node, "lost", why);
     history_add(sup_name(s, node), why);
     if (s->seats[node].link) {

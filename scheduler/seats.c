@@ -135,21 +135,20 @@ void seats_tick(struct sup *s, double now)
 }
 
 /* What is tried for hours is not told for hours. */
-static void say_ended(const struct sup *s, int32_t node, int code)
+static void say_ended(struct sup *s, int32_t node, int code)
 {
     const char *name = s->nodes.at[node].name;
     int32_t tries = s->seats[node].tries;
 
-    if (tries > TRIES_TOLD)
-        LOG_TRACE("%s: no agent yet, code %d", name, code);
-    else if (code == NO_WAY && s->config->start == SUP_SSH)
-        LOG_WARNING("%s: ssh does not get there; try: ssh -o BatchMode=yes %s true", name,
-                    name);
+    if (code == NO_WAY && s->config->start == SUP_SSH)
+        sup_note(s, node, "ssh does not get there; try: ssh -o BatchMode=yes %s true",
+                 name);
     else if (code == NO_PROGRAM)
-        LOG_WARNING("%s: no %s there: every node needs it, at the same path", name,
-                    s->config->program);
+        sup_note(s, node, "no %s there: every node needs it, at the same path",
+                 s->config->program);
     else
-        LOG_WARNING("%s: its agent, or what started it, ended with %d", name, code);
+        sup_note(s, node, "its agent, or what started it, ended with %d", code);
+    if (tries <= TRIES_TOLD) LOG_WARNING("%s: %s", name, s->seats[node].trouble);
     if (tries == TRIES_TOLD)
         LOG_WARNING("%s: is tried again every %.0f s, without a word", name,
                     longest_pause);

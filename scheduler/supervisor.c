@@ -54,6 +54,15 @@ const char *sup_name(const struct sup *s, int32_t node)
     return node >= 0 ? s->nodes.at[node].name : "";
 }
 
+void sup_note(struct sup *s, int32_t node, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(s->seats[node].trouble, sizeof s->seats[node].trouble, fmt, ap);
+    va_end(ap);
+}
+
 void sup_record(struct sup *s, const char *event, const char *why)
 {
     json_text(journal_begin(s->journal, event), "why", why);

@@ -82,6 +82,7 @@ struct seat {          /* of a node's agent */
     bool has_answered;
     int32_t partner, bad_links; /* in a row */
     struct link_speed speed;    /* to that partner */
+    char trouble[WIRE_TEXT];    /* why it is not used; "" while it is up */
 };
 
 struct sup {
@@ -143,6 +144,9 @@ int supervisor_run(const struct sup_config *config, struct nodes *nodes);
 const char *sup_phase_text(enum sup_phase phase);
 void sup_enter(struct sup *s, enum sup_phase phase, double seconds);
 const char *sup_name(const struct sup *s, int32_t node); /* "" for -1 */
+/* Why the node is not used, for `status`. */
+__attribute__((format(printf, 3, 4))) void sup_note(struct sup *s, int32_t node,
+                                                    const char *fmt, ...);
 
 /* Lines of the journal. */
 void sup_record(struct sup *s, const char *event, const char *why);

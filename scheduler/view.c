@@ -1,5 +1,6 @@
 /* view.c - what `kilorank status` shows. */
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/prom.h"
@@ -39,6 +40,7 @@ static void json_nodes(const struct sup *s, double now, struct mem_text *t)
         json_int(t, "faults", n->faults);
         if (s->seats[i].link) json_int(t, "agent_pid", s->seats[i].hello.pid);
         json_real(t, "heard_s", silence(s, i, now));
+        json_text(t, "trouble", s->seats[i].trouble);
         json_close(t, '}');
     }
     json_close(t, ']');
@@ -108,7 +110,10 @@ static void text_nodes(const struct sup *s, double now, struct mem_text *t)
             mem_printf(t, "%5d-%-5d ", n->first, n->first + n->ranks - 1);
         else
             mem_printf(t, "%-11s ", "");
-        if (quiet >= 0) mem_printf(t, "%.1f s ago", quiet);
+        if (quiet >= 0)
+            mem_printf(t, "%.1f s ago", quiet);
+        else
+            mem_append(t, s->seats[i].trouble, strlen(s->seats[i].trouble));
         mem_printf(t, "%s", "\n");
     }
 }

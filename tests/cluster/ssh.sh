@@ -37,6 +37,8 @@ check ranks_are_where_ssh_got_to nodes_are
 check a_host_whose_key_is_unknown_is_named within 10 said '^kilorank launch: warning: n4: ssh does not get there'
 check so_is_one_that_does_not_answer within 10 said '^kilorank launch: warning: n5: ssh does not get there'
 check a_host_with_a_slow_link_is_left_out within 10 said 'n8 is left out: link: [0-9.]+ MB/s, .* to n[0-9]; normal here are'
+view() { "$kilorank" status "$run" | grep -qE '^  n4 +away +none +ssh does not get there'; }
+check status_says_why_a_host_is_not_used view
 check the_start_says_who_is_missing said 'starts without n4 n5 n6'
 
 # A rank that stands still for most of the time, in pieces shorter than what it computes.
