@@ -5,6 +5,8 @@
  */
 #include "kernels/cuda/cells.cuh"
 
+#include "kernels/cuda/act.cuh"
+
 #define ROOT_2_OVER_PI 0.79788456080286535588
 
 static __device__ __forceinline__ float sigmoid(float x)
@@ -18,6 +20,24 @@ static __device__ __forceinline__ float gate_of(float u)
     return sigmoid((float)(2 * ROOT_2_OVER_PI) * (u + 0.044715f * u * u * u));
 }
 
+/* Forward, by type. */
+static __device__ __forceinline__ float gelu(float u, const float *)
+{
+    return u * gate_of(u);
+}
+static __device__ __forceinline__ float gelu(float u, const bf16 *)
+{
+    return act_gelu(u);
+}
+static __device__ __forceinline__ float swiglu(float gate, float up, const float *)
+{
+    return gate * sigmoid(gate) * up;
+}
+static __device__ __forceinline__ float swiglu(float gate, float up, const bf16 *)
+{
+    return act_swiglu(gate, up);
+}
+
 template <typename T>
 static __global__ void __launch_bounds__(CELL_THREADS) gelu_kernel(cells<T> y, cells<T> u)
 {
@@ -27,7 +47,7 @@ static __global__ void __launch_bounds__(CELL_THREADS) gelu_kernel(cells<T> y, c
         u.load(v, i, c);
 #pragma unroll
         for (int k = 0; k < CELL; k++)
-            v[k] *= gate_of(v[k]);
+            v[k] = gelu(v[k], (const T *)0);
         y.store(i, c, v);
     }
 }
@@ -43,7 +63,7 @@ static __global__ void __launch_bounds__(CELL_THREADS)
         up.load(v, i, c);
 #pragma unroll
         for (int k = 0; k < CELL; k++)
-            v[k] *= g[k] * sigmoid(g[k]);
+            v[k] = swiglu(g[k], v[k], (const T *)0);
         y.store(i, c, v);
     }
 }

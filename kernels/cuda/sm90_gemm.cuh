@@ -18,6 +18,8 @@
 #define KERN_CUDA_SM90_GEMM_CUH
 
 #include "kernels/cuda/sm90_ptx.cuh"
+
+#include "kernels/cuda/act.cuh"
 #include "kernels/cuda/sm90_tensor_map.h"
 
 /* What happens to the sums. */
@@ -303,15 +305,6 @@ DEVICE void add_matrix(float (&d)[ACCS], const struct gemm_args &g, int32_t m0,
     }
 }
 
-/* u/2 (1 + tanh(sqrt(2/pi) (u + 0.044715 u^3))) = u / (1 + exp(-2 ...)). */
-DEVICE float gelu(float u)
-{
-    const float twice = -2.f * 0.7978845608f * 1.4426950409f; /* in powers of two */
-
-    return divide_fast(u, 1.f + exp2_fast(twice * (u + 0.044715f * u * u * u)));
-}
-DEVICE float silu(float u) { return divide_fast(u, 1.f + exp2_fast(-1.4426950409f * u)); }
-
 /* Panels P.. of a tile, one after another. */
 template <class S, int P>
 DEVICE void put_bf16(struct gemm_exit &e, float (&d)[S::accs], const CUtensorMap *c,
@@ -341,7 +334,7 @@ DEVICE void put_gelu(struct gemm_exit &e, float (&d)[S::accs], const CUtensorMap
         put_panel(e, q, u, n0 + P * PANEL_COLS, m0);
 #pragma unroll
         for (int i = 0; i < 16; i++)
-            q[i] = pack(gelu(unpack_lo(q[i])), gelu(unpack_hi(q[i])));
+            q[i] = pack(act_gelu(unpack_lo(q[i])), act_gelu(unpack_hi(q[i])));
         put_panel(e, q, c, n0 + P * PANEL_COLS, m0);
         put_gelu<S, P + 1>(e, d, c, u, g, m0, n0);
     }
@@ -362,8 +355,8 @@ DEVICE void put_swiglu(struct gemm_exit &e, float (&d)[S::accs], const CUtensorM
         put_panel(e, up, u, g.n + n0 + P * PANEL_COLS, m0);
 #pragma unroll
         for (int i = 0; i < 16; i++)
-            gate[i] = pack(silu(unpack_lo(gate[i])) * unpack_lo(up[i]),
-                           silu(unpack_hi(gate[i])) * unpack_hi(up[i]));
+            gate[i] = pack(act_swiglu(unpack_lo(gate[i]), unpack_lo(up[i])),
+                           act_swiglu(unpack_hi(gate[i]), unpack_hi(up[i])));
         put_panel(e, gate, c, n0 + P * PANEL_COLS, m0);
         put_swiglu<S, P + 1>(e, d, c, u, g, m0, n0);
     }

@@ -9,7 +9,7 @@ real=$build/kilorank-worker-cuda
 cd "$work" || exit 1
 
 small=(--set model.layers=1 --set model.dim=64 --set model.heads=1 --set model.kv_heads=1
-    --set model.ffn=64 --set model.context=32 --set train.batch=2 --set train.micro_batch=1
+    --set model.ffn=128 --set model.context=32 --set train.batch=2 --set train.micro_batch=1
     --set train.steps=2 --set eval.every=0 --set eval.batches=1 --set run.log_every=1
     --set checkpoint.every=0 --set data.held_out=0)
 mkdir text && seq 1 300 >text/numbers.txt
@@ -43,6 +43,13 @@ hopper() {
         grep -q 'products by our Hopper kernels, attention by our Hopper kernels' out &&
         [ "$(sed -n 's/^emulated GPU: \([0-9]*\) launches of kernels for Hopper$/\1/p' out)" -gt 20 ] &&
         near "$(sed -n 's/^step 2\/2  loss \([0-9.]*\) .*/\1/p' out)" "$cpu16"
+}
+
+# Recomputed activations have the bits that the epilogue of a product made.
+recomputed() {
+    timeout 60 "$emulated" train --run run-again "${small[@]}" --set data.train=text --set run.device=cuda \
+        --set kernels.hopper=on --set train.recompute=selective >out 2>&1 &&
+        [ "$("$kilorank" ckpt hash run-hopper)" = "$("$kilorank" ckpt hash run-again)" ]
 }
 
 no_hopper() { # PRECISION WHY ENVIRONMENT... - kernels.hopper = on is refused
@@ -87,6 +94,7 @@ check a_save_beside_training_is_of_its_step beside
 check fp32_learns_as_the_cpu near "$(loss cuda fp32)" "$cpu32"
 check bf16_learns_as_the_cpu near "$(loss cuda bf16)" "$cpu16"
 check hopper_learns_as_the_cpu hopper
+check hopper_recomputes_the_same_bits recomputed
 check hopper_is_not_ampere no_hopper bf16 'capability 8.0, these kernels are for 9.0' EMU_CAPABILITY=80
 check hopper_computes_in_bf16 no_hopper fp32 'compute in bf16'
 if [ -x "$real" ] && ! compgen -G '/dev/nvidia[0-9]*' >/dev/null; then

@@ -114,6 +114,10 @@ static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *c,
 
 /* ---- numbers -------------------------------------------------------------------------- */
 
+static inline float __fadd_rn(float a, float b) { return a + b; }
+static inline float __fmul_rn(float a, float b) { return a * b; }
+static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+static inline float __fdividef(float a, float b) { return a / b; }
 static inline float __uint_as_float(unsigned u)
 {
     float x;

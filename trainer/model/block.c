@@ -260,6 +260,21 @@ static kr_status activate(const struct block_env *e, const struct block_acts *a)
     return kern_act_fwd(e->q, e->shape->family->act, a->act, a->up);
 }
 
+/* The MLP's first matrix and its activation, in one where nothing comes between. */
+static kr_status rise(const struct block_env *e, const struct block_params *w,
+                      const struct block_acts *a)
+{
+    struct kern_mat part = a->up;
+
+    for (int i = 0; i < LORA_SITES; i++)
+        if (part_of(e, w, i, BLOCK_UP, &part)) {
+            TRY(linear_fwd(e, w, BLOCK_UP, a->up, a->normed2, false));
+            return activate(e, a);
+        }
+    return kern_linear_act_fwd(e->q, e->shape->family->act, a->act, a->up, a->normed2,
+                               w->w[BLOCK_UP], w->b[BLOCK_UP]);
+}
+
 /* All that the MLP's last matrix reads. */
 static kr_status up_to_act(const struct block_env *e, const struct block_params *w,
                            const struct block_acts *a)
@@ -275,8 +290,7 @@ static kr_status up_to_act(const struct block_env *e, const struct block_params 
     TRY(join_fwd(e, w, &attention, a->mid, a->x));
 
     TRY(norm_before_mlp(e, w, a));
-    TRY(linear_fwd(e, w, BLOCK_UP, a->up, a->normed2, false));
-    return activate(e, a);
+    return rise(e, w, a);
 }
 
 kr_status block_fwd(const struct block_env *e, const struct block_params *w,
