@@ -13,17 +13,11 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "base/launcher.h"
 #include "base/mem.h"
 #include "comm/comm_parts.h"
 
 /* ---- opening and closing -------------------------------------------------------------- */
-
-/* What Open MPI, any PMIx launcher, and those of MPICH's kin leave in the environment. */
-static bool is_launched(void)
-{
-    return getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMIX_RANK") ||
-           (getenv("PMI_RANK") && getenv("PMI_SIZE"));
-}
 
 /* What dist.comm may be; auto is nccl between GPUs. */
 static const struct {
@@ -43,7 +37,7 @@ static kr_status choose(struct comm *c, const struct comm_ops **ops, const char 
         if (strcmp(name, kinds[i].name) != 0) continue;
         c->wish = kinds[i].wish;
         *ops = kinds[i].ops;
-        if (!*ops) *ops = is_launched() ? &comm_mpi_ops : &comm_self_ops;
+        if (!*ops) *ops = launcher_found() ? &comm_mpi_ops : &comm_self_ops;
         return KR_OK;
     }
     return KR_FAIL(KR_ERR_ARG, "dist.comm = %s: want auto, self, mpi or nccl", name);
@@ -51,7 +45,7 @@ static kr_status choose(struct comm *c, const struct comm_ops **ops, const char 
 
 kr_status comm_open(struct comm **out, const struct comm_config *config)
 {
-    const struct comm_ops *ops;
+    const struct comm_ops *ops = NULL;
     struct comm *c = NULL;
     kr_status st;
 

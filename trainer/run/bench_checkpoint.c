@@ -139,7 +139,11 @@ static kr_status measure(struct files *f, int64_t rounds)
         }
     if (memcmp(f->back, f->data, f->total) != 0)
         return KR_FAIL(KR_ERR_DATA, "read back other bytes");
-    printf("%.0f MiB in %s, median of %lld interleaved rounds\n\n%-8s %12s %12s %8s\n",
+    printf("%.0f MiB in %s, median of %lld interleaved rounds\n"
+           "GB/s: bytes of tensors / time, 1 GB = 1e9 bytes, writes to the end of fsync\n"
+           "ours: a shard, every block's checksum taken or checked; plain: the same "
+           "bytes\n\n"
+           "%-8s %12s %12s %8s\n",
            (double)f->total / 0x1p20, f->folder, (long long)rounds, "", "ours GB/s",
            "plain GB/s", "ratio");
     for (int w = 0; w < 4; w += 2) {

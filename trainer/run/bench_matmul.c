@@ -107,7 +107,8 @@ static kr_status table(struct kern_device *d, struct kern_queue *q, int threads,
 {
     kr_status st = KR_OK;
 
-    printf("%s\nGFLOP/s, fp32, median of %lld interleaved rounds\n\n",
+    printf("%s\nfp32, median of %lld interleaved rounds; GFLOP/s: 2 rows inputs outputs "
+           "/ time\n\n",
            kern_device_describe(d), (long long)rounds);
     printf("%-16s %-12s %10s %12s %8s\n", "layer", "", "ours", "own threads", "ratio");
     for (size_t i = 0; i < sizeof layers / sizeof *layers && st == KR_OK; i++)

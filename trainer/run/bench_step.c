@@ -125,7 +125,10 @@ static void print(const struct trainer *t, int64_t rounds, double *steps, double
     printf("GPT-2 124M, %lld x %lld tokens, %s, %s\n%s\n", (long long)t->set.batch,
            (long long)t->set.context, bf16 ? "bf16" : "fp32", comm_describe(t->comm),
            kern_device_describe(t->device));
-    printf("model FLOP per token = 6 N_mm + 6 L H D T = %.4g\n\n", flops);
+    printf(
+        "model FLOP per token = 6 N_mm + 6 L H D T = %.4g; N_mm: weights that multiply\n"
+        "model rate = FLOP per token x tokens/s; ratio = model rate / matrix library\n\n",
+        flops);
     printf("%-34s %12s\n", "median of the rounds", "");
     printf("%-34s %9.1f ms\n", "step", 1e3 * seconds);
     printf("%-34s %9.1f ms\n", "of it waiting for communication",
