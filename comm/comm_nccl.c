@@ -457,11 +457,15 @@ static const struct comm_ops nccl_ops = {
     .delist = nccl_delist,
 };
 
+/* What all ranks lack only the first one says. */
 static kr_status check_library(struct nccl_link *n)
 {
-    kr_status st = nccl_open(&n->lib);
+    bool is_first = n->head.rank == 0;
+    int32_t first = is_first ? nccl_open(&n->lib) : KR_OK;
 
-    TRY(agree(n->host, st));
+    TRY(n->host->ops->broadcast(n->host, &first, sizeof first, 0));
+    if (first != KR_OK) return (kr_status)first;
+    TRY(agree(n->host, is_first ? KR_OK : nccl_open(&n->lib)));
     snprintf(n->head.describe, sizeof n->head.describe, "NCCL %s", n->lib.version);
     return KR_OK;
 }

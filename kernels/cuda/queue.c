@@ -343,8 +343,11 @@ static struct pause *next_pause(struct cuda_stream *s)
 bool cuda_event_reached(void *event)
 {
     struct event *e = event;
-    cudaError_t error = cudaEventQuery(e->handle);
+    cudaError_t error;
 
+    (void)cudaSetDevice(
+        cuda_device_of(e->gpu)); /* a new thread would use GPU 0 as well */
+    error = cudaEventQuery(e->handle);
     (void)cudaGetLastError();
     return error != cudaErrorNotReady;
 }

@@ -5,7 +5,7 @@
  *
  * Streams are threads.  Every group is bound to this rank's GPU; `cpu` alone to a CPU.
  */
-/* RANKS: 2 3 4 */
+/* RANKS: 3 4 */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
