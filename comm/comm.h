@@ -29,7 +29,8 @@ struct comm_config {
     double limit;        /* seconds any one wait may take before KR_ERR_COMM */
     const char *fault;   /* "" or a fault for tests, see comm_fault.c:
                             "slow:MIB_PER_S", "delay:SECONDS", "fail:N", "kill:N:RANK",
-                            "hang:N:RANK"; N counts queued collectives from 1 */
+                            "quit:N:RANK", "hang:N:RANK"; N counts queued
+                            collectives from 1 */
 };
 
 /* [collective] Join the group (MPI_Init_thread).  Host collectives work at once; queued

@@ -20,6 +20,7 @@ static const struct {
     { "delay:", FAULT_DELAY, REAL },
     { "fail:", FAULT_FAIL, NUMBER },
     { "kill:", FAULT_KILL, NUMBER_AND_RANK },
+    { "quit:", FAULT_QUIT, NUMBER_AND_RANK },
     { "hang:", FAULT_HANG, NUMBER_AND_RANK },
 };
 
@@ -56,7 +57,7 @@ kr_status comm_fault_parse(struct comm_fault *out, const char *text)
     }
     return KR_FAIL(KR_ERR_ARG,
                    "comm fault \"%s\": want slow:MIB_PER_S, delay:SECONDS, fail:N, "
-                   "kill:N:RANK or hang:N:RANK",
+                   "kill:N:RANK, quit:N:RANK or hang:N:RANK",
                    text);
 }
 
@@ -67,9 +68,10 @@ static kr_status strike(const struct comm_fault *f, const struct comm_link *l)
                        (unsigned long long)l->number, l->name);
     if (l->rank != f->rank) return KR_OK;
     LOG_WARNING("fault: %s in collective %llu (%s)",
-                f->kind == FAULT_KILL ? "killed" : "hanging",
+                f->kind == FAULT_HANG ? "hanging" : "ended",
                 (unsigned long long)l->number, l->name);
     if (f->kind == FAULT_KILL) kill(getpid(), SIGKILL);
+    if (f->kind == FAULT_QUIT) _exit(0);
     clock_sleep(l->limit);
     return KR_FAIL(KR_ERR_COMM, "fault: collective %llu (%s) hung for %g s",
                    (unsigned long long)l->number, l->name, l->limit);

@@ -7,6 +7,7 @@
  *   delay:SECONDS   each one sleeps first
  *   fail:N          on every rank the N-th one fails with KR_ERR_COMM
  *   kill:N:RANK     SIGKILL of this rank just before its N-th one
+ *   quit:N:RANK     this rank ends there, well, as far as its exit code says
  *   hang:N:RANK     this rank does not enter its N-th one, and gives up after the limit
  */
 #ifndef COMM_FAULT_H
@@ -20,6 +21,7 @@ enum comm_fault_kind {
     FAULT_DELAY,
     FAULT_FAIL,
     FAULT_KILL,
+    FAULT_QUIT,
     FAULT_HANG
 };
 

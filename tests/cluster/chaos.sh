@@ -1,7 +1,7 @@
 #!/bin/bash
 # `kilorank chaos` on four hosts and a spare: faults of every kind, cut cables among them, one
-# after the other, and the same bits.  CHAOS_SEED, CHAOS_STEPS and CHAOS_EVERY (seconds) choose
-# another, or a longer, course of events.
+# after the other, and the same bits.  CHAOS_SEED, CHAOS_STEPS, CHAOS_EVERY (seconds) and
+# CHAOS_DELAY (seconds, of each message) choose another, or a longer, course of events.
 # ALONE: faults come by the clock
 # LIMIT: 300
 # shellcheck source=tests/cluster/lib.bash
@@ -11,7 +11,7 @@ cluster 5
 . "$(dirname "$0")/launch.bash"
 cd "$work" || exit 1
 
-: "${CHAOS_SEED:=3}" "${CHAOS_STEPS:=1000}" "${CHAOS_EVERY:=3}"
+: "${CHAOS_SEED:=3}" "${CHAOS_STEPS:=1000}" "${CHAOS_EVERY:=3}" "${CHAOS_DELAY:=0.002}"
 cat >outage <<END
 #!/bin/sh
 # a node's cable, out and in again after the run has noticed
@@ -24,7 +24,8 @@ chaos() {
     timeout -k 5 "$((250 * TIME_FACTOR))" "$kilorank" chaos --run "$work/both" -n 4 --hostfile "$hosts" \
         --agent-command "$rsh" --shell "$rsh" --node-fault "$work/outage" --seed "$CHAOS_SEED" \
         --every "$CHAOS_EVERY" --faults rank,hang,launcher,agent,supervisor,node \
-        "${tiny[@]}" "${small[@]}" "${slowly[@]}" --set "train.steps=$CHAOS_STEPS" >out 2>&1 </dev/null
+        "${tiny[@]}" "${small[@]}" --set "dist.fault=delay:$CHAOS_DELAY" --set snapshot.every=1 \
+        --set checkpoint.every=100 --set "train.steps=$CHAOS_STEPS" >out 2>&1 </dev/null
 }
 check a_run_under_faults_ends chaos
 check in_the_same_bits said '^the same bits after [0-9]+ faults'

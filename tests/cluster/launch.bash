@@ -123,7 +123,7 @@ struck() {
     seen=$(events fault | member time) && on_again=$(events running | member time)
     again=$(($(done_again) - again))
     struck+=("$name $begin ${seen:-$begin} $on_again $again")
-    events fault | grep -qE "$why" && [ "$(events start | tail -n 1 | member rung)" = "$rung" ] && [ "$again" -le "$lost_max" ] &&
+    events fault | grep -qE "$why" && [[ $(events start | tail -n 1 | member rung) =~ ^($rung)$ ]] && [ "$again" -le "$lost_max" ] &&
         awk "BEGIN { exit !($on_again - $begin <= $limit * $TIME_FACTOR) }" && return
     echo "# went on after $(awk "BEGIN { print $on_again - $begin }") s, $again steps again"
     journal | tail -n +$((mark + 1)) | sed 's/^/# /'

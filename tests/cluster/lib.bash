@@ -15,6 +15,8 @@
 #   on HOST COMMAND...         run it there; its status
 #   unplug HOST | plug HOST    the network cable
 #   mute HOST | unmute HOST    nobody hears the host, it hears all
+#   split HOST... | rejoin HOST...   these hear each other, and nobody else
+#   throttle HOST RATE         what it may send, "2mbit"; 0: all.  Fails where the kernel cannot
 #   loss HOST PERCENT          lose packets that come to it; 0: no longer
 #   delay HOST MS              of what it sends; fails where the kernel cannot.  0: no longer
 #   power_off HOST             cable first, then everything dies: its peers see silence
@@ -73,7 +75,9 @@ raise_head() { # raise_head N
     { echo '127.0.0.1 localhost' && echo "$net.254 head" &&
         for ((i = 1; i <= $1; i++)); do echo "$net.$i n$i"; done; } >"$CLUSTER_DIR/hosts"
     mount --bind "$CLUSTER_DIR/hosts" /etc/hosts && ip link set lo up &&
-        ip link add br0 type bridge stp_state 0 forward_delay 0 &&
+        # an address of its own: else it takes that of a port, another one when hosts come and go,
+        # and all hosts speak to nobody until they have noticed
+        ip link add br0 address 02:00:00:00:00:fe type bridge stp_state 0 forward_delay 0 &&
         ip addr add "$net.254/24" dev br0 && ip link set br0 up
 }
 
@@ -81,6 +85,10 @@ cluster() {
     local i
     [ -n "${CLUSTER:-}" ] || enter
     raise_head "$1" || { echo "Bail out! no head"; exit 1; }
+    # clocks that count from a host's start differ, as between real ones
+    if unshare --time --monotonic 1 --boottime 1 --fork nsenter --time -t $$ true 2>/dev/null; then
+        : >"$CLUSTER_DIR/time"
+    fi
     for ((i = 1; i <= $1; i++)); do boot "n$i" || { echo "Bail out! no n$i"; exit 1; }; done
     settle "${script[@]:1}"
 }
@@ -106,9 +114,10 @@ init_of() { cat "$CLUSTER_DIR/$1.init"; } # its first process, as seen from the 
 alive() { kill -0 "$(init_of "$1")" 2>/dev/null; }
 
 boot() {
-    local outer init='' i
+    local outer init='' i own=() up=$((${1#n} * 100000))
+    [ ! -e "$CLUSTER_DIR/time" ] || own=(--time --monotonic "$up" --boottime "$up")
     # the first process of a host only waits; bash also buries what others leave behind
-    unshare "${spaces[@]}" "$BASH" -c 'sleep infinity & wait' init </dev/null >/dev/null 2>&1 &
+    unshare "${own[@]}" "${spaces[@]}" "$BASH" -c 'sleep infinity & wait' init </dev/null >/dev/null 2>&1 &
     outer=$!
     for ((i = 0; i < 1000 * TIME_FACTOR; i++)); do
         read -r init _ 2>/dev/null <"/proc/$outer/task/$outer/children"
@@ -128,6 +137,15 @@ wire() { # wire HOST INIT
 
 unplug() { ip link set "v$1" down && : >"$CLUSTER_DIR/$1.unplugged"; }
 plug() { ip link set "v$1" up && rm -f "$CLUSTER_DIR/$1.unplugged"; }
+split() {
+    local host
+    ip link show br1 >/dev/null 2>&1 || { ip link add br1 type bridge stp_state 0 forward_delay 0 && ip link set br1 up; }
+    for host; do ip link set "v$host" master br1 && : >"$CLUSTER_DIR/$host.unplugged"; done
+}
+rejoin() {
+    local host
+    for host; do ip link set "v$host" master br0 && rm -f "$CLUSTER_DIR/$host.unplugged"; done
+}
 crash() { kill -KILL "$(init_of "$1")"; }
 power_off() { unplug "$1" && crash "$1"; }
 
@@ -139,6 +157,11 @@ mute() { filter "$1" output 'oifname eth0 drop'; }
 loss() {
     unmute "$1" || return 1
     [ "$2" -eq 0 ] || filter "$1" input "iifname eth0 numgen random mod 100 <= $(($2 - 1)) drop"
+}
+throttle() {
+    if [ "$2" = 0 ]; then on "$1" tc qdisc del dev eth0 root 2>/dev/null; else
+        on "$1" tc qdisc replace dev eth0 root tbf rate "$2" burst 16kb latency 100ms 2>/dev/null
+    fi
 }
 delay() {
     if [ "$2" -eq 0 ]; then on "$1" tc qdisc del dev eth0 root 2>/dev/null; else

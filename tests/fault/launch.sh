@@ -74,10 +74,17 @@ supervisor_dies() {
     pkill -KILL -P "$supervisor" && wait "$supervisor"
     sleep 1
     launch lone
-    within 10 has lone adopted 1 && [ "$(rank_of lone)" = "$rank" ] && ended 0 && same_bits lone
+    within 10 has lone adopted 1 && [ "$(rank_of lone)" = "$rank" ] && [ "$(event lone start)" -eq 1 ]
 }
 check a_supervisor_that_was_killed_finds_its_ranks_running supervisor_dies
-check one_generation_was_enough [ "$(event lone start)" -eq 1 ]
+both_die() { # what is left of a generation that is not whole is ended
+    local old
+    mapfile -t old < <(workers lone)
+    pkill -KILL -P "$supervisor" && wait "$supervisor"
+    kill -KILL "$rank" && launch lone && within 20 said_in lone '"event": "running", "generation": 2' && ! kill -0 "${old[@]}" 2>/dev/null &&
+        ended 0 && same_bits lone
+}
+check one_that_died_with_a_rank_starts_them_anew both_die
 second() { # while one is there
     launch two
     within 20 is_at two 20 || return 1
@@ -133,8 +140,8 @@ check and_it_goes_on_to_the_same_bits goes_on
 # --- faults that come again --------------------------------------------------------------------
 usage() { launch bad --set train.nonsense=1; ended 2 && [ "$(event bad start)" -eq 1 ]; }
 check a_bad_setting_is_not_tried_again usage
-loop() { launch loop --set dist.fault=kill:5:1; ended 9 && [ "$(event loop start)" -eq 3 ]; }
-check a_crash_at_every_start_ends_after_three_attempts loop
+loop() { launch loop --set dist.fault=quit:5:1; ended 9 && [ "$(event loop start)" -eq 3 ]; }
+check an_early_end_at_every_start_ends_after_three_attempts loop
 pause() { # of an agent: longer than it waits for a supervisor, but it is not that one that was away
     launch stuck --attempts 2 --patience 2
     within 20 is_at stuck 30 && kill -STOP "$(agent_of stuck)" && sleep 3 && kill -CONT "$(agent_of stuck)" &&

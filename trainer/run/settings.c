@@ -90,7 +90,7 @@ const struct cfg_field settings_table[] = {
                      "order of gradient sums; canonical: the same bits on any number of ranks"),
     CFG_TEXT(S, backend, "dist.comm", "auto", "auto, self (one rank), mpi (GPUs: through host memory) or nccl (GPUs: directly, as auto)"),
     CFG_REAL(S, timeout, "dist.timeout", "600", 0.1, 1e6, "seconds to wait for other ranks before giving up"),
-    CFG_TEXT(S, fault, "dist.fault", "", "fault to inject, for tests: slow:MIB_PER_S, delay:SECONDS, fail:N, kill:N:RANK, hang:N:RANK"),
+    CFG_TEXT(S, fault, "dist.fault", "", "fault to inject, for tests: slow:MIB_PER_S, delay:SECONDS, fail:N, kill:N:RANK, quit:N:RANK, hang:N:RANK"),
 
     CFG_INT(S, ckpt_every, "checkpoint.every", "100", 0, 1e15, "steps between checkpoints; 0: only at the end"),
     CFG_INT(S, ckpt_keep, "checkpoint.keep", "2", 1, 1e6, "checkpoints to keep"),
