@@ -26,7 +26,8 @@ static kr_status launch_clusters(void *stream, const char *operation, int32_t bl
     config.stream = cuda_handle(stream);
     config.attrs = &shape;
     config.numAttrs = 1;
-    if (room == cudaSuccess) (void)cudaLaunchKernelEx(&config, KERNEL_OF, args...);
+    (void)room; /* without it the launch fails, each time */
+    (void)cudaLaunchKernelEx(&config, KERNEL_OF, args...);
     return cuda_ran(stream, operation);
 }
 
