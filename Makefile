@@ -138,7 +138,7 @@ $(O)/emu/%.o: CPPFLAGS := -Itests/emu $(CPPFLAGS)
 $(O)/emu/%.o: %.cu
 	@mkdir -p $(@D)
 	$(call q,EMU)$(CXX) $(CPPFLAGS) -x c++ -std=c++17 -O2 -g -ffp-contract=off -fno-strict-aliasing -Wall \
-	    -Wno-unknown-pragmas -Wno-unused-function -Werror $(emu.more) -c -o $@ $<
+	    -Wno-unknown-pragmas -Wno-unused-function -Wno-psabi -Werror $(emu.more) -c -o $@ $<
 # the machine in software that runs Hopper's
 $(O)/emu/kernels/cuda/sm90%.o: emu.more := -march=$(MARCH) -Wno-uninitialized -Wno-maybe-uninitialized -Wno-array-bounds
 $(O)/emu/%.o: %.c
@@ -183,7 +183,7 @@ $(sm90): $(B)/tests/%: tests/%.cpp $(O)/libbase.a
 	@mkdir -p $(@D) $(O)/$(dir $<)
 	$(call q,CXX)$(CXX) -I. -D_GNU_SOURCE -MMD -MP -MF $(O)/$(basename $<).d -MT $@ -std=c++17 -O2 -g \
 	    -march=$(MARCH) -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-missing-field-initializers \
-	    -Wno-unused-function -Wno-uninitialized -Wno-array-bounds -o $@ $< $(O)/libbase.a \
+	    -Wno-unused-function -Wno-uninitialized -Wno-array-bounds -Wno-psabi -o $@ $< $(O)/libbase.a \
 	    $(LDFLAGS) $(filter -fsanitize=%,$(flags.$(CONFIG))) -lm
 
 # every operation of a device against the CPU: on what the CPU has, on the emulated GPU, on
