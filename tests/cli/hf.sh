@@ -51,6 +51,18 @@ shards() {
 }
 check bf16_goes_out_in_again_and_out_alike shards
 
+spoken() { # the tokenizer of bytes and its chat template go out, and what comes back speaks alike
+    python3 - <<'END' && [ "$("$kilorank" tokenizer encode model/tokenizer.json text.txt)" = "$("$kilorank" tokenizer encode byte text.txt)" ]
+import json
+vocab = json.load(open("model/tokenizer.json"))["model"]["vocab"]
+assert len(vocab) == 256 and vocab["A"] == 65 and vocab["\u0100"] == 0 and vocab["\u0120"] == 32, vocab
+config = json.load(open("model/tokenizer_config.json"))
+assert config["eos_token"] == config["bos_token"] == "<|endoftext|>" and "for turn in messages" in config["chat_template"]
+assert json.load(open("model/generation_config.json"))["eos_token_id"] == [256]
+END
+}
+check it_goes_out_with_what_it_speaks spoken
+
 # --- training goes on ------------------------------------------------------------------------
 goes_on() { # with another batch than the exported run had, and on two ranks
     timeout 60 mpirun -np 2 "$kilorank" train --run again --set data.train=text.txt --set train.batch=4 \

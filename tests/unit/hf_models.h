@@ -291,7 +291,10 @@ static inline void make_model(struct model *m, int n, int type, int files, bool 
     rig_must(fs_path(m->path, "%s/model-%d", root, number++));
     rig_must(fs_mkdir(m->path));
     put(m->path, "config.json", samples[n].config);
-    put(m->path, "tokenizer.json", "{\"a\": 1}\n");
+    put(m->path, "tokenizer.json",
+        "{\"model\":{\"type\":\"BPE\",\"unk_token\":\"a\",\"vocab\":{\"a\":0},\"merges\":"
+        "[]},"
+        "\"decoder\":{\"type\":\"Fuse\"}}\n");
     put(m->path, "tokenizer.model", "bytes");
     put(m->path, "pytorch_model.bin", "not this");
     rig_must(cfg_defaults(settings_table, &m->set));

@@ -353,6 +353,33 @@ static void long_examples_are_left_out_with_a_warning(void)
     dataset_close(d);
 }
 
+/* The plain template over bytes, and one with a turn that differs. */
+static void templates_are_told_as_jinja(void)
+{
+    struct tokenizer *t = NULL;
+    struct mem_text text = { 0 };
+
+    CHECK(tokenizer_open(&t, "byte") == KR_OK);
+    CHECK(chat_usable(3, t) == NULL); /* chatml: bytes have no such tokens */
+    chat_jinja(chat_usable(1, t), t, &text);
+    CHECK_STR(text.at,
+              "{{ '<|endoftext|>' }}{% for turn in messages %}"
+              "{% if turn['role'] == 'system' %}{{ '' + turn['content'] + '\\n' }}"
+              "{% elif turn['role'] == 'user' %}{{ '' + turn['content'] + '' }}"
+              "{% elif turn['role'] == 'assistant' %}"
+              "{{ '' + turn['content'] + '<|endoftext|>' }}"
+              "{% else %}{{ '' + turn['content'] + '\\n' }}{% endif %}{% endfor %}"
+              "{% if add_generation_prompt %}{{ '' }}{% endif %}");
+    text.len = 0;
+    chat_jinja(chat_usable(4, t), t, &text);
+    CHECK(strstr(text.at, "{% elif turn['role'] == 'user' and not loop.first and "
+                          "messages[loop.index0 - 1]['role'] == 'system' %}"
+                          "{{ '' + turn['content'] + ' [/INST]' }}"
+                          "{% elif turn['role'] == 'user' %}{{ '<s>[INST] ' + "));
+    mem_text_free(&text);
+    tokenizer_close(t);
+}
+
 int main(void)
 {
     const char *folder = getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
@@ -367,6 +394,7 @@ int main(void)
     RUN(the_last_examples_are_held_out);
     RUN(templates_are_those_of_the_families);
     RUN(a_prompt_ends_where_an_answer_begins);
+    RUN(templates_are_told_as_jinja);
     RUN(bad_records_name_their_line);
     RUN(long_examples_are_left_out_with_a_warning);
     unlink(path);

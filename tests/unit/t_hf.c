@@ -11,7 +11,7 @@
 /* Every tensor of a is in b with the same type, shape and bytes, and no other. */
 static void check_same_tensors(const char *a, const char *b)
 {
-    struct st_folder x, y;
+    struct st_folder x = { 0 }, y = { 0 };
     int count[2] = { 0 };
 
     CHECK(st_folder_open(&x, a) == KR_OK);

@@ -12,6 +12,7 @@
 #include "tests/check.h"
 #include "trainer/data/parallel.h"
 #include "trainer/data/tokenizer.h"
+#include "trainer/data/tokenizer_write.h"
 
 static char path[256];
 static char last_line[4096];
@@ -213,6 +214,38 @@ static void every_code_point_comes_back(void)
     tokenizer_close(k);
 }
 
+/* The file that stands for the tokenizer "byte" has its ids for any bytes, and its end. */
+static void bytes_may_be_told_as_a_file(void)
+{
+    struct mem_text file = { 0 }, text = { 0 };
+    struct tokenizer *k[2] = { NULL };
+    struct ids ids[2] = { { 0 } };
+
+    CHECK(tokenizer_print_bytes(&file) == KR_OK);
+    put_file(file.at);
+    for (int i = 0; i < 3000; i++)
+        mem_append(&text, &(char){ (char)rng_u64(3, RNG_TEST, 0, (uint64_t)i) }, 1);
+    mem_printf(&text, "caf\xc3\xa9<|endoftext|> x");
+    for (int i = 0; i < 2; i++) {
+        struct encoder *e = NULL;
+
+        CHECK(tokenizer_open(&k[i], i ? path : "byte") == KR_OK);
+        CHECK(encoder_open(&e, k[i]) == KR_OK);
+        CHECK(encoder_add(e, text.at, text.len, ENCODE_SPECIALS, &ids[i]) == KR_OK);
+        CHECK_I64(tokenizer_size(k[i]), ==, 257);
+        CHECK_I64(tokenizer_end(k[i]), ==, 256);
+        encoder_close(e);
+    }
+    CHECK(ids[0].count == ids[1].count &&
+          memcmp(ids[0].at, ids[1].at, ids[0].count * sizeof *ids[0].at) == 0);
+    for (int i = 0; i < 2; i++) {
+        ids_free(&ids[i]);
+        tokenizer_close(k[i]);
+    }
+    mem_text_free(&file);
+    mem_text_free(&text);
+}
+
 /* ---- added tokens ------------------------------------------------------------------------ */
 
 #define ADDED(id, text, more) \
@@ -390,6 +423,7 @@ int main(void)
     RUN(malformed_bytes_stay_what_they_are);
     RUN(any_bytes_come_back_through_every_kind);
     RUN(every_code_point_comes_back);
+    RUN(bytes_may_be_told_as_a_file);
     RUN(special_tokens_count_only_where_asked_for);
     RUN(the_longest_added_token_wins);
     RUN(added_tokens_may_swallow_space_or_want_no_letters);

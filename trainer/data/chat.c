@@ -65,22 +65,36 @@ static bool proven(const struct chat_template *c, const struct tokenizer *t)
     return c->proof[0] && tokenizer_find(t, c->proof) >= 0;
 }
 
-kr_status chat_choose(const struct chat_template **out, int choice,
-                      const struct tokenizer *t)
+static const struct chat_template *pick(int choice, const struct tokenizer *t)
 {
     const struct chat_template *c = &templates[choice > 0 ? choice - 1 : 0];
 
     for (int i = 0; choice == 0 && i < TEMPLATES; i++)
         if (proven(&templates[i], t)) c = &templates[i];
+    return c;
+}
+
+const struct chat_template *chat_usable(int choice, const struct tokenizer *t)
+{
+    const struct chat_template *c = pick(choice, t);
+    bool lacks_proof = c->proof[0] && !proven(c, t);
+
+    return lacks_proof || (!c->stops[0] && tokenizer_end(t) < 0) ? NULL : c;
+}
+
+kr_status chat_choose(const struct chat_template **out, int choice,
+                      const struct tokenizer *t)
+{
+    const struct chat_template *c = pick(choice, t);
+
+    *out = chat_usable(choice, t);
+    if (*out) return KR_OK;
     if (c->proof[0] && !proven(c, t))
         return KR_FAIL(KR_ERR_ARG, "chat template %s: the tokenizer has no token %s",
                        c->name, c->proof);
-    if (!c->stops[0] && tokenizer_end(t) < 0)
-        return KR_FAIL(
-            KR_ERR_ARG,
-            "chat template %s: the tokenizer has no token that ends a document", c->name);
-    *out = c;
-    return KR_OK;
+    return KR_FAIL(KR_ERR_ARG,
+                   "chat template %s: the tokenizer has no token that ends a document",
+                   c->name);
 }
 
 bool chat_role(const char *name, enum chat_role *out)
@@ -110,6 +124,19 @@ bool chat_stops(const struct chat_template *c, const struct tokenizer *t, int32_
     for (int i = 0; i < 3 && c->stops[i]; i++)
         if (id == tokenizer_find(t, c->stops[i])) return true;
     return false;
+}
+
+kr_status chat_stop_ids(const struct chat_template *c, const struct tokenizer *t,
+                        struct ids *out)
+{
+    int32_t id = tokenizer_end(t);
+
+    if (id >= 0) TRY(ids_add(out, &id, 1));
+    for (int i = 0; i < 3 && c->stops[i]; i++) {
+        id = tokenizer_find(t, c->stops[i]);
+        if (id >= 0 && id != tokenizer_end(t)) TRY(ids_add(out, &id, 1));
+    }
+    return KR_OK;
 }
 
 /* ---- rendering -------------------------------------------------------------------------- */
@@ -237,4 +264,75 @@ kr_status chat_render(const struct chat_template *c, const struct tokenizer *t,
     mem_text_free(&p.text_learn);
     return st == KR_OK && failed ? KR_FAIL(KR_ERR_MEM, "no memory for a conversation")
                                  : st;
+}
+
+/* ---- Jinja ------------------------------------------------------------------------------ */
+
+/* The text that a mark stands for. */
+static void put_words(struct mem_text *out, const struct tokenizer *t, const char *mark)
+{
+    struct ids ids = { 0 };
+    int32_t end = tokenizer_end(t);
+
+    if (strcmp(mark, "{begin}") == 0) {
+        out->failed |= tokenizer_begin(t, &ids) != KR_OK;
+        tokenizer_decode(t, ids.at, ids.count, true, false, out);
+        ids_free(&ids);
+    } else if (strcmp(mark, "{end}") == 0) {
+        tokenizer_decode(t, &end, 1, true, false, out);
+    } else {
+        mem_printf(out, "%s", mark);
+    }
+}
+
+/* Marks as one literal. */
+static void put_literal(struct mem_text *out, const struct tokenizer *t,
+                        const char *first, const char *second)
+{
+    struct mem_text words = { 0 };
+
+    put_words(&words, t, first);
+    put_words(&words, t, second);
+    mem_printf(out, "'");
+    for (size_t i = 0; i < words.len; i++)
+        if (words.at[i] == '\n')
+            mem_printf(out, "\\n");
+        else
+            mem_printf(out, "%s%c", strchr("'\\", words.at[i]) ? "\\" : "", words.at[i]);
+    mem_printf(out, "'");
+    out->failed |= words.failed;
+    mem_text_free(&words);
+}
+
+static void put_branch(struct mem_text *out, const struct tokenizer *t, const char *when,
+                       const char *open, const struct marks *m)
+{
+    mem_printf(out, "{%% %s %%}{{ ", when);
+    put_literal(out, t, open, "");
+    mem_printf(out, " + turn['content'] + ");
+    put_literal(out, t, m->close, m->after);
+    mem_printf(out, " }}");
+}
+
+void chat_jinja(const struct chat_template *c, const struct tokenizer *t,
+                struct mem_text *out)
+{
+    static const char *const when[] = { "if turn['role'] == 'system'",
+                                        "elif turn['role'] == 'user'",
+                                        "elif turn['role'] == 'assistant'", "else" };
+    static const char after_system[] =
+        "elif turn['role'] == 'user' and not loop.first and "
+        "messages[loop.index0 - 1]['role'] == 'system'";
+
+    mem_printf(out, "{{ ");
+    put_literal(out, t, c->begin, "");
+    mem_printf(out, " }}{%% for turn in messages %%}");
+    for (int r = 0; r < CHAT_ROLES; r++) {
+        if (r == CHAT_USER && c->user_after_system)
+            put_branch(out, t, after_system, c->user_after_system, &c->roles[r]);
+        put_branch(out, t, when[r], c->roles[r].open, &c->roles[r]);
+    }
+    mem_printf(out, "{%% endif %%}{%% endfor %%}{%% if add_generation_prompt %%}{{ ");
+    put_literal(out, t, c->roles[CHAT_ASSISTANT].open, "");
+    mem_printf(out, " }}{%% endif %%}");
 }

@@ -31,6 +31,9 @@ kr_status chat_choose(const struct chat_template **out, int choice,
                       const struct tokenizer *t);
 const char *chat_name(const struct chat_template *c);
 
+/* The same without an error line: NULL. */
+const struct chat_template *chat_usable(int choice, const struct tokenizer *t);
+
 /* The role that is called so ("system", "user" or "human", "assistant" or "gpt", "tool",
  * "observation", ...); false: none. */
 bool chat_role(const char *name, enum chat_role *out);
@@ -43,5 +46,14 @@ kr_status chat_render(const struct chat_template *c, const struct tokenizer *t,
 
 /* Does this id end an answer? */
 bool chat_stops(const struct chat_template *c, const struct tokenizer *t, int32_t id);
+
+/* Append the ids of which chat_stops is true. */
+kr_status chat_stop_ids(const struct chat_template *c, const struct tokenizer *t,
+                        struct ids *out);
+
+/* Append the template as Jinja, as tokenizer_config.json has it: over `messages`, whose roles
+ * are system, user, assistant and, whatever else, tool; with add_generation_prompt. */
+void chat_jinja(const struct chat_template *c, const struct tokenizer *t,
+                struct mem_text *out);
 
 #endif

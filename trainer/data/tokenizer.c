@@ -41,7 +41,7 @@ kr_status tokenizer_set_text(struct tokenizer *t, int32_t id, const char *text,
 static kr_status open_bytes(struct tokenizer *t)
 {
     const struct bpe_rules rules = { .bytes = true, .unknown = -1 };
-    char end[] = "<|endoftext|>";
+    char end[] = TOKENIZER_BYTE_END;
     struct added_token a = {
         .text = end, .len = sizeof end - 1, .id = TOKENS_END, .special = true
     };

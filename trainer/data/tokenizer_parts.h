@@ -13,6 +13,8 @@
 
 enum { TOKENIZER_MOST_IDS = 1 << 24 };
 
+#define TOKENIZER_BYTE_END "<|endoftext|>" /* how the tokenizer byte writes its id 256 */
+
 /* Bytes that a token stands for. */
 struct token_text {
     size_t at; /* in texts */

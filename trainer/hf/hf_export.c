@@ -20,6 +20,7 @@
 #include "trainer/hf/hf_config.h"
 #include "trainer/hf/hf_origin.h"
 #include "trainer/hf/hf_output.h"
+#include "trainer/hf/hf_speech.h"
 #include "trainer/hf/hf_weights.h"
 #include "trainer/run/commands.h"
 #include "trainer/run/load.h"
@@ -54,7 +55,7 @@ static void help(FILE *out)
     fputs("usage: kilorank export DIR -o HF_DIR [--dtype bf16] ...\n\n"
           "Write the newest valid checkpoint of run DIR, or checkpoint DIR, as a folder\n"
           "that transformers and serving engines load: safetensors, config.json,\n"
-          "generation_config.json, and the tokenizer files of an imported run.\n\n"
+          "generation_config.json, and the tokenizer with its chat template.\n\n"
           "  kilorank export runs/bloom -o models/mine --dtype bf16\n"
           "  kilorank export runs/lora -o adapters/mine --adapter\n\nOptions:\n",
           out);
@@ -353,24 +354,6 @@ static kr_status write_config(const struct export *x)
     return st;
 }
 
-/* Files of the origin, or what a run here learnt to speak with. */
-static kr_status write_tokenizer(const struct export *x)
-{
-    static const char *const places[] = { "../..", "../../.." }; /* RUN, above RUN/best */
-    bool there = false;
-
-    if (x->origin_path[0]) return hf_origin_carry(x->origin_path, x->out.partial);
-    for (size_t i = 0; i < sizeof places / sizeof *places && !there; i++) {
-        char run[FS_PATH], settings[FS_PATH];
-
-        TRY(fs_path(run, "%s/%s", x->folder, places[i]));
-        TRY(fs_path(settings, "%s/config.ini", run));
-        if (fs_exists(settings))
-            TRY(hf_output_copy(run, x->out.partial, "tokenizer.json", &there));
-    }
-    return KR_OK;
-}
-
 /* The model is called as its folder here: PEFT is given one when it loads. */
 static kr_status write_adapter_config(const struct export *x)
 {
@@ -383,19 +366,25 @@ static kr_status write_adapter_config(const struct export *x)
     return st;
 }
 
-static kr_status write_others(const struct export *x)
+/* Small files of the origin, or of what a run here learnt to speak with. */
+static kr_status write_speech(const struct export *x)
 {
     char path[FS_PATH];
 
-    if (x->args->adapter) return write_adapter_config(x);
-
-    TRY(write_index(x));
-    TRY(write_config(x));
-    TRY(write_tokenizer(x));
+    if (!x->origin_path[0]) return hf_speech_write(x->out.partial, x->folder, &x->w.set);
+    TRY(hf_origin_carry(x->origin_path, x->out.partial));
     TRY(fs_path(path, "%s/generation_config.json", x->out.partial));
     if (fs_exists(path)) return KR_OK;
     return put_text(x, "generation_config.json",
                     "{\n  \"_from_model_config\": true\n}\n");
+}
+
+static kr_status write_others(const struct export *x)
+{
+    if (x->args->adapter) return write_adapter_config(x);
+    TRY(write_index(x));
+    TRY(write_config(x));
+    return write_speech(x);
 }
 
 /* ---- the command ------------------------------------------------------------------------ */
