@@ -208,24 +208,26 @@ kr_status kern_linear_bwd_w(struct kern_queue *q, struct kern_mat dw, struct ker
 /* ---- embedding, norms, activations, positions ----------------------------------------- */
 
 kr_status kern_embed_fwd(struct kern_queue *q, struct kern_mat x, const int32_t *token,
-                         struct kern_mat wte, struct kern_mat wpe, int64_t seq)
+                         struct kern_mat wte, struct kern_mat wpe, int64_t seq,
+                         const int32_t *start)
 {
     if (!token || seq < 1 || !sound(q, x) || !is(q, wte, wte.rows, x.cols) ||
         !is_or_none(q, wpe, wpe.rows, x.cols) || (wpe.at && wpe.rows < seq) ||
         x.rows % seq != 0)
         return refuse("embed_fwd", x, wte);
-    ENTER(q, embed_fwd, x, token, wte, wpe, seq);
+    ENTER(q, embed_fwd, x, token, wte, wpe, seq, start);
 }
 
 static kr_status embed_bwd(struct kern_queue *q, struct kern_mat dwte,
                            struct kern_mat dwpe, const int32_t *token, struct kern_mat dx,
-                           int64_t seq)
+                           int64_t seq, const int32_t *start)
 {
-    ENTER(q, embed_bwd, dwte, dwpe, token, dx, seq);
+    ENTER(q, embed_bwd, dwte, dwpe, token, dx, seq, start);
 }
 
 kr_status kern_embed_bwd(struct kern_queue *q, struct kern_mat dwte, struct kern_mat dwpe,
-                         const int32_t *token, struct kern_mat dx, int64_t seq, bool add)
+                         const int32_t *token, struct kern_mat dx, int64_t seq,
+                         const int32_t *start, bool add)
 {
     if (!token || seq < 1 || !sound(q, dx) || !is_wide(q, dwte, dwte.rows, dx.cols) ||
         !is_wide_or_none(q, dwpe, dwpe.rows, dx.cols) || (dwpe.at && dwpe.rows < seq) ||
@@ -233,7 +235,7 @@ kr_status kern_embed_bwd(struct kern_queue *q, struct kern_mat dwte, struct kern
         return refuse("embed_bwd", dx, dwte);
     if (!add) TRY(kern_fill(q, dwte, 0));
     if (!add && dwpe.at) TRY(kern_fill(q, dwpe, 0));
-    return embed_bwd(q, dwte, dwpe, token, dx, seq);
+    return embed_bwd(q, dwte, dwpe, token, dx, seq, start);
 }
 
 kr_status kern_norm_fwd(struct kern_queue *q, enum kern_norm kind, struct kern_mat y,

@@ -123,16 +123,19 @@ kr_status kern_linear_bwd_w(struct kern_queue *q, struct kern_mat dw, struct ker
                             struct kern_mat dy, struct kern_mat x, bool add);
 
 /*
- * x (N, C) = wte (V, C) row token[n] + wpe (P, C) row n mod T, wpe may be none.
+ * x (N, C) = wte (V, C) row token[n] + wpe (P, C) row p(n), wpe may be none.
  * token: device, N of int32, each in 0 .. V-1 (the caller has checked).  T <= P.
+ * start: as in struct kern_heads.  p(n) = n - start[n], or n mod T if it is NULL.
  */
 kr_status kern_embed_fwd(struct kern_queue *q, struct kern_mat x, const int32_t *token,
-                         struct kern_mat wte, struct kern_mat wpe, int64_t seq);
+                         struct kern_mat wte, struct kern_mat wpe, int64_t seq,
+                         const int32_t *start);
 
-/* dwte[token[n]] += dx[n], in the order of n; dwpe[n mod T] [+]= dx[n] in the order of n.
+/* dwte[token[n]] += dx[n], in the order of n; dwpe[p(n)] [+]= dx[n] in the order of n.
  * dwte, dwpe wide.  `add` as above; false clears them first. */
 kr_status kern_embed_bwd(struct kern_queue *q, struct kern_mat dwte, struct kern_mat dwpe,
-                         const int32_t *token, struct kern_mat dx, int64_t seq, bool add);
+                         const int32_t *token, struct kern_mat dx, int64_t seq,
+                         const int32_t *start, bool add);
 
 /*
  * Row by row:  LayerNorm  y = (x - mean) * r * w + b,  r = 1 / sqrt(var + eps)
@@ -257,9 +260,11 @@ struct kern_ops {
     kr_status (*linear_fwd)(void *stream, struct kern_mat y, struct kern_mat x,
                             struct kern_mat w, struct kern_mat b, bool add);
     kr_status (*embed_fwd)(void *stream, struct kern_mat x, const int32_t *token,
-                           struct kern_mat wte, struct kern_mat wpe, int64_t seq);
+                           struct kern_mat wte, struct kern_mat wpe, int64_t seq,
+                           const int32_t *start);
     kr_status (*embed_bwd)(void *stream, struct kern_mat dwte, struct kern_mat dwpe,
-                           const int32_t *token, struct kern_mat dx, int64_t seq);
+                           const int32_t *token, struct kern_mat dx, int64_t seq,
+                           const int32_t *start);
     kr_status (*norm_fwd)(void *stream, enum kern_norm kind, struct kern_mat y,
                           struct kern_mat stats, struct kern_mat x, struct kern_mat w,
                           struct kern_mat b, double eps);

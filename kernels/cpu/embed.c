@@ -3,8 +3,14 @@
 
 enum { STRIPE = 64 /* columns that one piece of the backward owns */ };
 
+static int64_t place(const int32_t *start, int64_t n, int64_t seq)
+{
+    return start ? n - start[n] : n % seq;
+}
+
 kr_status CPU(embed_fwd)(void *stream, struct kern_mat x, const int32_t *token,
-                         struct kern_mat wte, struct kern_mat wpe, int64_t seq)
+                         struct kern_mat wte, struct kern_mat wpe, int64_t seq,
+                         const int32_t *start)
 {
 #pragma omp parallel for num_threads(team(stream, x.rows *x.cols))
     for (int64_t n = 0; n < x.rows; n++) {
@@ -14,7 +20,7 @@ kr_status CPU(embed_fwd)(void *stream, struct kern_mat x, const int32_t *token,
         memcpy(y, e, (size_t)x.cols * sizeof(real));
         if (!wpe.at) continue;
         for (int64_t c = 0; c < x.cols; c++)
-            y[c] += row(wpe, n % seq)[c];
+            y[c] += row(wpe, place(start, n, seq))[c];
     }
     return KR_OK;
 }
@@ -22,7 +28,8 @@ kr_status CPU(embed_fwd)(void *stream, struct kern_mat x, const int32_t *token,
 /* Two tokens may be the same, so rows are added one after the other; pieces share out
  * the columns. */
 kr_status CPU(embed_bwd)(void *stream, struct kern_mat dwte, struct kern_mat dwpe,
-                         const int32_t *token, struct kern_mat dx, int64_t seq)
+                         const int32_t *token, struct kern_mat dx, int64_t seq,
+                         const int32_t *start)
 {
 #pragma omp parallel for num_threads(team(stream, dx.rows *dx.cols))
     for (int64_t c = 0; c < dx.cols; c += STRIPE) {
@@ -36,7 +43,7 @@ kr_status CPU(embed_bwd)(void *stream, struct kern_mat dwte, struct kern_mat dwp
                 e[k] += g[k];
             if (!dwpe.at) continue;
             for (int64_t k = c; k < end; k++)
-                row(dwpe, n % seq)[k] += g[k];
+                row(dwpe, place(start, n, seq))[k] += g[k];
         }
     }
     return KR_OK;

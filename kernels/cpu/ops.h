@@ -15,9 +15,11 @@ kr_status CPU(matmul)(void *stream, struct kern_mat c, struct kern_mat a, bool t
 kr_status CPU(add_bias)(void *stream, struct kern_mat y, struct kern_mat b);
 kr_status CPU(sum_rows)(void *stream, struct kern_mat db, struct kern_mat dy, bool add);
 kr_status CPU(embed_fwd)(void *stream, struct kern_mat x, const int32_t *token,
-                         struct kern_mat wte, struct kern_mat wpe, int64_t seq);
+                         struct kern_mat wte, struct kern_mat wpe, int64_t seq,
+                         const int32_t *start);
 kr_status CPU(embed_bwd)(void *stream, struct kern_mat dwte, struct kern_mat dwpe,
-                         const int32_t *token, struct kern_mat dx, int64_t seq);
+                         const int32_t *token, struct kern_mat dx, int64_t seq,
+                         const int32_t *start);
 kr_status CPU(norm_fwd)(void *stream, enum kern_norm kind, struct kern_mat y,
                         struct kern_mat stats, struct kern_mat x, struct kern_mat w,
                         struct kern_mat b, double eps);

@@ -124,22 +124,24 @@ static kr_status linear_fwd(void *stream, struct kern_mat y, struct kern_mat x,
 }
 
 static kr_status embed_fwd(void *stream, struct kern_mat x, const int32_t *token,
-                           struct kern_mat wte, struct kern_mat wpe, int64_t seq)
+                           struct kern_mat wte, struct kern_mat wpe, int64_t seq,
+                           const int32_t *start)
 {
     struct lift l = { .stream = stream };
     struct kern_mat tokens = take(&l, wte, READ), places = take(&l, wpe, READ);
     struct kern_mat out = take(&l, x, WRITE);
 
-    RUN(&l, cpu_embed_fwd(stream, out, token, tokens, places, seq));
+    RUN(&l, cpu_embed_fwd(stream, out, token, tokens, places, seq, start));
 }
 
 static kr_status embed_bwd(void *stream, struct kern_mat dwte, struct kern_mat dwpe,
-                           const int32_t *token, struct kern_mat dx, int64_t seq)
+                           const int32_t *token, struct kern_mat dx, int64_t seq,
+                           const int32_t *start)
 {
     struct lift l = { .stream = stream };
     struct kern_mat d = take(&l, dx, READ);
 
-    RUN(&l, cpu_embed_bwd(stream, dwte, dwpe, token, d, seq));
+    RUN(&l, cpu_embed_bwd(stream, dwte, dwpe, token, d, seq, start));
 }
 
 static kr_status norm_fwd(void *stream, enum kern_norm kind, struct kern_mat y,

@@ -21,9 +21,11 @@ kr_status cuda_sum_rows(void *stream, struct kern_mat db, struct kern_mat dy, bo
 kr_status cuda_linear_fwd(void *stream, struct kern_mat y, struct kern_mat x,
                           struct kern_mat w, struct kern_mat b, bool add);
 kr_status cuda_embed_fwd(void *stream, struct kern_mat x, const int32_t *token,
-                         struct kern_mat wte, struct kern_mat wpe, int64_t seq);
+                         struct kern_mat wte, struct kern_mat wpe, int64_t seq,
+                         const int32_t *start);
 kr_status cuda_embed_bwd(void *stream, struct kern_mat dwte, struct kern_mat dwpe,
-                         const int32_t *token, struct kern_mat dx, int64_t seq);
+                         const int32_t *token, struct kern_mat dx, int64_t seq,
+                         const int32_t *start);
 kr_status cuda_norm_fwd(void *stream, enum kern_norm kind, struct kern_mat y,
                         struct kern_mat stats, struct kern_mat x, struct kern_mat w,
                         struct kern_mat b, double eps);

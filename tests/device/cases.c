@@ -167,7 +167,25 @@ static kr_status linear_bwd_w_call(struct lab *l, int s)
 
 /* ---- embedding, norms, activations, positions ----------------------------------------- */
 
-/* n[0] sequences of n[1] tokens, a vocabulary of n[2], n[3] channels, n[4]: positions */
+/* Integers `number`: starts of documents of about a fifth of each of the sequences. */
+static void documents(struct lab *l, int number, int64_t sequences, int64_t seq)
+{
+    int64_t rows = sequences * seq, start = 0;
+
+    lab_ints(l, number, rows, 1, false);
+    for (int64_t i = 0; i < rows; i++) {
+        if (i % seq == 0 || lab_draw(l, 1 + seq / 5) == 0) start = i;
+        l->ints_host[number][i] = (int32_t)start;
+    }
+    for (int s = 0; s < 2; s++) {
+        (void)kern_upload(l->side[s].q, l->ints[number][s], l->ints_host[number],
+                          (size_t)rows * sizeof(int32_t));
+        (void)kern_queue_sync(l->side[s].q);
+    }
+}
+
+/* n[0] sequences of n[1] tokens, a vocabulary of n[2], n[3] channels, n[4]: positions, n[6]:
+ * of documents */
 static void embed_shape(struct lab *l)
 {
     l->n[0] = 1 + lab_draw(l, 3);
@@ -175,7 +193,9 @@ static void embed_shape(struct lab *l)
     l->n[2] = 1 + lab_draw(l, lab_flip(l) ? 5 : 300);
     l->n[3] = lab_dim(l);
     l->n[4] = lab_flip(l);
+    l->n[6] = l->n[4] && lab_flip(l);
     lab_ints(l, 0, l->n[0] * l->n[1], l->n[2], false);
+    if (l->n[6]) documents(l, 1, l->n[0], l->n[1]);
     SHAPE(l, "%lld x %lld of %lld, C %lld", ll(l->n[0]), ll(l->n[1]), ll(l->n[2]),
           ll(l->n[3]));
 }
@@ -190,7 +210,8 @@ static void embed_fwd_make(struct lab *l)
 static kr_status embed_fwd_call(struct lab *l, int s)
 {
     return kern_embed_fwd(Q(l, s), M(l, s, 0), l->ints[0][s], M(l, s, 1),
-                          M(l, s, l->n[4] ? 2 : -1), l->n[1]);
+                          M(l, s, l->n[4] ? 2 : -1), l->n[1],
+                          l->n[6] ? l->ints[1][s] : NULL);
 }
 
 static void embed_bwd_make(struct lab *l)
@@ -206,7 +227,8 @@ static void embed_bwd_make(struct lab *l)
 static kr_status embed_bwd_call(struct lab *l, int s)
 {
     return kern_embed_bwd(Q(l, s), M(l, s, 0), M(l, s, l->n[4] ? 2 : -1), l->ints[0][s],
-                          M(l, s, 1), l->n[1], l->n[5] != 0);
+                          M(l, s, 1), l->n[1], l->n[6] ? l->ints[1][s] : NULL,
+                          l->n[5] != 0);
 }
 
 /* n[0]: rms; n[1]: no bias; n[2]: add to dx; n[3]: add to dw; n[4]: dx is dy; n[5]: no dw */
@@ -359,23 +381,6 @@ static struct kern_heads heads_of(const struct lab *l, int s)
     return h;
 }
 
-/* Starts of documents of about a fifth of the sequence. */
-static void documents(struct lab *l)
-{
-    int64_t rows = l->n[SEQUENCES] * l->n[SEQ], start = 0;
-
-    lab_ints(l, 0, rows, 1, false);
-    for (int64_t i = 0; i < rows; i++) {
-        if (i % l->n[SEQ] == 0 || lab_draw(l, 1 + l->n[SEQ] / 5) == 0) start = i;
-        l->ints_host[0][i] = (int32_t)start;
-    }
-    for (int s = 0; s < 2; s++) {
-        (void)kern_upload(l->side[s].q, l->ints[0][s], l->ints_host[0],
-                          (size_t)rows * sizeof(int32_t));
-        (void)kern_queue_sync(l->side[s].q);
-    }
-}
-
 static void attention_shape(struct lab *l)
 {
     static const int64_t dims[] = { 64, 128, 64, 128, 32, 80, 5, 160 };
@@ -388,7 +393,7 @@ static void attention_shape(struct lab *l)
     l->n[ALIBI] = lab_flip(l);
     l->n[DOCUMENTS] = lab_flip(l);
     if (l->n[ALIBI]) lab_slopes(l, l->n[HEADS]);
-    if (l->n[DOCUMENTS]) documents(l);
+    if (l->n[DOCUMENTS]) documents(l, 0, l->n[SEQUENCES], l->n[SEQ]);
     SHAPE(l, "%lld x %lld, %lld/%lld heads of %lld%s%s", ll(l->n[SEQUENCES]),
           ll(l->n[SEQ]), ll(l->n[HEADS]), ll(l->n[KV]), ll(l->n[SIZE]),
           l->n[ALIBI] ? ", ALiBi" : "", l->n[DOCUMENTS] ? ", documents" : "");

@@ -235,12 +235,12 @@ static void embedding_and_loss_round_once(void)
     struct pair d_wte = wide_pair(5, 12, 4), d_wpe = wide_pair(3, 12, 5);
     struct pair logits = pair(6, 5, 7, 6), loss = wide_pair(1, 6, 7);
 
-    BOTH(kern_embed_fwd(q, x.narrow, token, wte.narrow, wpe.narrow, 3),
-         kern_embed_fwd(wide_q, x.wide, token, wte.wide, wpe.wide, 3));
+    BOTH(kern_embed_fwd(q, x.narrow, token, wte.narrow, wpe.narrow, 3, NULL),
+         kern_embed_fwd(wide_q, x.wide, token, wte.wide, wpe.wide, 3, NULL));
     CHECK_I64(differing(x), ==, 0);
     x = pair(6, 12, 16, 3);
-    BOTH(kern_embed_bwd(q, d_wte.narrow, d_wpe.narrow, token, x.narrow, 3, true),
-         kern_embed_bwd(wide_q, d_wte.wide, d_wpe.wide, token, x.wide, 3, true));
+    BOTH(kern_embed_bwd(q, d_wte.narrow, d_wpe.narrow, token, x.narrow, 3, NULL, true),
+         kern_embed_bwd(wide_q, d_wte.wide, d_wpe.wide, token, x.wide, 3, NULL, true));
     CHECK_I64(differing(d_wte) + differing(d_wpe), ==, 0);
     BOTH(kern_cross_entropy(q, loss.narrow, logits.narrow, logits.narrow, label, 0.125),
          kern_cross_entropy(wide_q, loss.wide, logits.wide, logits.wide, label, 0.125));

@@ -27,7 +27,7 @@ static void put(const char *where, const char *text)
 
 enum { SEQ = 64 };
 
-static struct dataset_config config_of(int template, bool pack)
+static struct dataset_config config_of(int template)
 {
     return (struct dataset_config){ .path = path,
                                     .part = TOKENS_ALL,
@@ -35,7 +35,6 @@ static struct dataset_config config_of(int template, bool pack)
                                     .context = SEQ,
                                     .tokenizer = "",
                                     .template = template,
-                                    .pack = pack,
                                     .ignore = -100 };
 }
 
@@ -43,7 +42,7 @@ static struct dataset_config config_of(int template, bool pack)
 static const char *learned(const char *text)
 {
     static char line[SEQ + 1];
-    struct dataset_config c = config_of(1, false);
+    struct dataset_config c = config_of(1);
     int32_t token[SEQ], label[SEQ], start[SEQ];
     struct dataset_row row = { token, label, start };
     struct dataset *d = NULL;
@@ -96,7 +95,7 @@ static void every_answer_of_a_conversation_is_learned(void)
 static void packing_loses_nothing_and_keeps_examples_apart(void)
 {
     struct mem_text text = { 0 };
-    struct dataset_config c = config_of(1, true);
+    struct dataset_config c = config_of(1);
     struct dataset *d = NULL;
     int32_t token[SEQ], label[SEQ], start[SEQ];
     struct dataset_row row = { token, label, start };
@@ -134,10 +133,10 @@ static void packing_loses_nothing_and_keeps_examples_apart(void)
     mem_text_free(&text);
 }
 
-/* An epoch visits each row once, another in another order. */
+/* An epoch visits each row once, another in another order.  No two examples fit a row. */
 static void samples_are_a_permutation_of_the_rows(void)
 {
-    struct dataset_config c = config_of(1, false);
+    struct dataset_config c = config_of(1);
     struct mem_text text = { 0 };
     struct dataset *d = NULL;
     int32_t token[SEQ], label[SEQ], start[SEQ];
@@ -146,7 +145,8 @@ static void samples_are_a_permutation_of_the_rows(void)
     int64_t labels;
 
     for (int i = 0; i < 20; i++)
-        mem_printf(&text, "{\"prompt\": \"%c\", \"completion\": \"x\"}\n", 'A' + i);
+        mem_printf(&text, "{\"prompt\": \"%c\", \"completion\": \"%040d\"}\n", 'A' + i,
+                   0);
     put(path, text.at);
     CHECK(dataset_open(&d, &c) == KR_OK);
     for (int64_t n = 0; n < 40; n++) {
@@ -166,12 +166,13 @@ static void samples_are_a_permutation_of_the_rows(void)
 
 static void the_last_examples_are_held_out(void)
 {
-    struct dataset_config c = config_of(1, false);
+    struct dataset_config c = config_of(1);
     struct dataset *train = NULL, *held = NULL;
     struct mem_text text = { 0 };
 
     for (int i = 0; i < 10; i++)
-        mem_printf(&text, "{\"prompt\": \"%c\", \"completion\": \"x\"}\n\n", 'A' + i);
+        mem_printf(&text, "{\"prompt\": \"%c\", \"completion\": \"%040d\"}\n\n", 'A' + i,
+                   0);
     put(path, text.at);
     c.held_out = 0.2;
     c.part = TOKENS_TRAIN;
@@ -309,7 +310,7 @@ static void a_prompt_ends_where_an_answer_begins(void)
 
 static void refused(const char *text, const char *why)
 {
-    struct dataset_config c = config_of(1, true);
+    struct dataset_config c = config_of(1);
     struct dataset *d = NULL;
 
     put(path, text);
@@ -337,7 +338,7 @@ static void bad_records_name_their_line(void)
 static void long_examples_are_left_out_with_a_warning(void)
 {
     char text[600];
-    struct dataset_config c = config_of(1, true);
+    struct dataset_config c = config_of(1);
     struct dataset *d = NULL;
 
     /* 63 letters, the end token before and behind them: as many labels as a row has */

@@ -440,9 +440,9 @@ static void the_future_is_not_seen(void)
     plain_close(&s);
 }
 
-/* Two documents in one sequence have the losses that they have alone: rotary positions
- * are relative, and neither sees the other. */
-static void packed_documents_are_strangers(void)
+/* Two documents in one sequence have the losses that they have alone: neither sees the other,
+ * rotary positions are relative, learned ones begin again. */
+static void check_strangers(const struct model_shape *shape)
 {
     const int32_t token[SEQ] = { 3, 1, 4, 1, 5, 9 }, label[SEQ] = { 1, 4, 7, 5, 9, 2 };
     const int32_t start[SEQ] = { 0, 0, 0, 3, 3, 3 };
@@ -451,7 +451,7 @@ static void packed_documents_are_strangers(void)
     double alone;
     void *at = NULL;
 
-    plain_open(&s, "cpu64", &llama, 1);
+    plain_open(&s, "cpu64", shape, 1);
     randomize(&s);
     first = plain_batch(&s, token, label, 1, 3);
     second = plain_batch(&s, token + 3, label + 3, 1, 3);
@@ -467,6 +467,16 @@ static void packed_documents_are_strangers(void)
     drop_batch(&s, &second);
     drop_batch(&s, &both);
     plain_close(&s);
+}
+
+static void packed_documents_are_strangers(void)
+{
+    struct model_shape bloom = gpt2;
+
+    bloom.family = &families[FAMILY_BLOOM];
+    check_strangers(&llama);
+    check_strangers(&gpt2);
+    check_strangers(&bloom);
 }
 
 int main(void)

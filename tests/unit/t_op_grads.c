@@ -129,15 +129,16 @@ static void linear_with_bias(void)
 /* ---- embedding ------------------------------------------------------------------------ */
 
 static int32_t tokens[] = { 2, 0, 2, 4, 2, 1 };
+static const int32_t *starts; /* of documents; NULL: one a sequence */
 
 static kr_status embed_fwd(void)
 {
-    return kern_embed_fwd(q, op.y, tokens, op.in[0], op.in[1], 3);
+    return kern_embed_fwd(q, op.y, tokens, op.in[0], op.in[1], 3, starts);
 }
 
 static kr_status embed_bwd(void)
 {
-    return kern_embed_bwd(q, op.grad[0], op.grad[1], tokens, op.dy, 3, false);
+    return kern_embed_bwd(q, op.grad[0], op.grad[1], tokens, op.dy, 3, starts, false);
 }
 
 static void embedding_with_repeated_tokens(void)
@@ -149,6 +150,15 @@ static void embedding_with_repeated_tokens(void)
     op.forward = embed_fwd;
     op.backward = embed_bwd;
     check_slopes();
+}
+
+static void embedding_counts_positions_by_document(void)
+{
+    static const int32_t documents[] = { 0, 0, 2, 3, 4, 4 };
+
+    starts = documents;
+    embedding_with_repeated_tokens();
+    starts = NULL;
 }
 
 /* ---- norms ---------------------------------------------------------------------------- */
@@ -492,6 +502,7 @@ int main(void)
         return 2;
     RUN(linear_with_bias);
     RUN(embedding_with_repeated_tokens);
+    RUN(embedding_counts_positions_by_document);
     RUN(layer_norm);
     RUN(rms_norm);
     RUN(gelu);

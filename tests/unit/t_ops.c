@@ -100,15 +100,15 @@ static void embedding_wants_whole_sequences_and_enough_positions(void)
     int refused = 0;
 
     begin();
-    NO(kern_embed_fwd(q, mat(4, 3), NULL, mat(9, 3), kern_none, 2));
-    NO(kern_embed_fwd(q, mat(4, 3), ids, mat(9, 2), kern_none, 2));
-    NO(kern_embed_fwd(q, mat(4, 3), ids, mat(9, 3), mat(1, 3), 2));
-    NO(kern_embed_fwd(q, mat(4, 3), ids, mat(9, 3), mat(8, 2), 2));
-    NO(kern_embed_fwd(q, mat(4, 3), ids, mat(9, 3), kern_none, 3));
-    NO(kern_embed_fwd(q, mat(4, 3), ids, mat(9, 3), kern_none, 0));
-    NO(kern_embed_bwd(q, mat(9, 2), kern_none, ids, mat(4, 3), 2, false));
-    NO(kern_embed_bwd(q, mat(9, 3), mat(1, 3), ids, mat(4, 3), 2, false));
-    NO(kern_embed_bwd(q, mat(9, 3), kern_none, NULL, mat(4, 3), 2, false));
+    NO(kern_embed_fwd(q, mat(4, 3), NULL, mat(9, 3), kern_none, 2, NULL));
+    NO(kern_embed_fwd(q, mat(4, 3), ids, mat(9, 2), kern_none, 2, NULL));
+    NO(kern_embed_fwd(q, mat(4, 3), ids, mat(9, 3), mat(1, 3), 2, NULL));
+    NO(kern_embed_fwd(q, mat(4, 3), ids, mat(9, 3), mat(8, 2), 2, NULL));
+    NO(kern_embed_fwd(q, mat(4, 3), ids, mat(9, 3), kern_none, 3, NULL));
+    NO(kern_embed_fwd(q, mat(4, 3), ids, mat(9, 3), kern_none, 0, NULL));
+    NO(kern_embed_bwd(q, mat(9, 2), kern_none, ids, mat(4, 3), 2, NULL, false));
+    NO(kern_embed_bwd(q, mat(9, 3), mat(1, 3), ids, mat(4, 3), 2, NULL, false));
+    NO(kern_embed_bwd(q, mat(9, 3), kern_none, NULL, mat(4, 3), 2, NULL, false));
     untouched(refused);
 }
 

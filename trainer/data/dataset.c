@@ -44,8 +44,7 @@ static kr_status open_examples(struct dataset *d)
                                  .part = c->part,
                                  .held_out = c->held_out,
                                  .template = c->template,
-                                 .context = c->context,
-                                 .pack = c->pack };
+                                 .context = c->context };
 
     if (!name)
         return KR_FAIL(KR_ERR_ARG, "%s: to read examples name data.tokenizer", c->path);

@@ -19,8 +19,7 @@ struct dataset_config {
     int64_t vocab, context;
     const char *tokenizer; /* for examples; "": none was named */
     int template;          /* of CHAT_CHOICES */
-    bool pack;
-    int32_t ignore; /* label of a place without one */
+    int32_t ignore;        /* label of a place without one */
 };
 
 /* KR_ERR_ARG: as tokens_open and examples_open, or too few tokens for one sequence. */

@@ -244,14 +244,14 @@ static int longest_first(const void *a, const void *b, void *arg)
 }
 
 /* order: longest first.  An example goes to the front of its row's list. */
-static kr_status fill_rows(struct examples *x, const int64_t *order, bool pack)
+static kr_status fill_rows(struct examples *x, const int64_t *order)
 {
     struct shelf s = { 0 };
     kr_status st = shelf_open(&s, x->context, x->count);
 
     for (size_t i = 0; i < x->count && st == KR_OK; i++) {
         struct example *e = &x->list[order[i]];
-        int64_t room = x->context, row = pack ? take(&s, places(e), &room) : -1;
+        int64_t room = x->context, row = take(&s, places(e), &room);
 
         if (row < 0) {
             row = x->row_count++;
@@ -266,7 +266,7 @@ static kr_status fill_rows(struct examples *x, const int64_t *order, bool pack)
     return st;
 }
 
-static kr_status pack(struct examples *x, bool together)
+static kr_status pack(struct examples *x)
 {
     int64_t *order = NULL;
     kr_status st;
@@ -275,8 +275,8 @@ static kr_status pack(struct examples *x, bool together)
     TRY_OR(st, mem_alloc(&order, x->count, sizeof *order, "order of examples"), done);
     for (size_t i = 0; i < x->count; i++)
         order[i] = (int64_t)i;
-    if (together) qsort_r(order, x->count, sizeof *order, longest_first, x->list);
-    st = fill_rows(x, order, together);
+    qsort_r(order, x->count, sizeof *order, longest_first, x->list);
+    st = fill_rows(x, order);
 done:
     mem_free(order);
     return st;
@@ -309,7 +309,7 @@ kr_status examples_open(struct examples **out, const struct examples_config *c)
     r->c = c;
     r->x = x;
     TRY_OR(st, read_file(r), done);
-    TRY_OR(st, pack(x, c->pack), done);
+    TRY_OR(st, pack(x), done);
     describe(x, r);
     *out = x;
 done:

@@ -20,7 +20,6 @@ struct examples_config {
     const struct tokenizer *tokenizer;
     int template;    /* of CHAT_CHOICES */
     int64_t context; /* labels in a row */
-    bool pack;       /* false: one example a row */
 };
 
 /* KR_ERR_ARG with one line naming file and line.  Examples longer than a row are left out

@@ -272,8 +272,9 @@ static kr_status embed(struct model *m, const struct weights *w, const struct ba
     TRY(w->acquire(w->self, 0, &flat));
     position = model_view(m, 0, "embed.position", flat);
     if (position.at) position = kern_rows(position, m->past, position.rows - m->past);
-    st = kern_embed_fwd(m->q, normed ? first_rows(m->embedded, n) : x, b->token,
-                        model_view(m, 0, "embed.token", flat), position, b->seq);
+    st =
+        kern_embed_fwd(m->q, normed ? first_rows(m->embedded, n) : x, b->token,
+                       model_view(m, 0, "embed.token", flat), position, b->seq, b->start);
     if (st == KR_OK && normed)
         st = kern_norm_fwd(
             m->q, m->shape.family->norm, x, first_cols(m->embed_stats, n),
@@ -418,7 +419,7 @@ static kr_status backward_embed(struct model *m, const struct weights *w,
     /* a tied matrix has the head's gradient already */
     if (tied && !add && d_position.at) TRY(kern_fill(m->q, d_position, 0));
     TRY(kern_embed_bwd(m->q, d_token, d_position, b->token,
-                       first_rows(m->d, model_rows(b)), b->seq, add || tied));
+                       first_rows(m->d, model_rows(b)), b->seq, b->start, add || tied));
     return w->grads_ready(w->self, 0);
 }
 

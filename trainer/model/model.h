@@ -43,7 +43,8 @@ kr_status model_plan(struct model_plan *out, const struct model_shape *shape,
 
 /* One micro-batch on the device: sequences * seq of int32 each.  A label is the token
  * that follows, or KERN_IGNORE.  start: of the document of each row, as in struct
- * kern_heads, or NULL; positions go on counting over the documents of a sequence. */
+ * kern_heads, or NULL.  Learned positions count from there; rotary ones and ALiBi go on
+ * counting over the documents of a sequence, which only see differences. */
 struct batch {
     const int32_t *token, *label;
     int64_t sequences, seq;

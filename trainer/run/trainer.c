@@ -109,7 +109,6 @@ static kr_status is_there(const char *path)
                    path);
 }
 
-/* Positions that are learned are those of a row, so there an example begins at its start. */
 static kr_status open_set(struct trainer *t, struct dataset **out, const char *path,
                           enum tokens_part part)
 {
@@ -122,7 +121,6 @@ static kr_status open_set(struct trainer *t, struct dataset **out, const char *p
         .context = s->context,
         .tokenizer = s->tokenizer,
         .template = s->template,
-        .pack = t->shape.family->pos != POS_LEARNED,
         .ignore = KERN_IGNORE,
     };
 
