@@ -108,14 +108,17 @@ static kr_status t_sum_rows(void *s, struct kern_mat db, struct kern_mat dy, boo
     TRACE("bias gradient", 0, size(dy), sum_rows, db, dy, add);
 }
 static kr_status t_embed_fwd(void *s, struct kern_mat x, const int32_t *token,
-                             struct kern_mat wte, struct kern_mat wpe, int64_t seq)
+                             struct kern_mat wte, struct kern_mat wpe, int64_t seq,
+                             const int32_t *start)
 {
-    TRACE("embedding", 0, 2 * size(x), embed_fwd, x, token, wte, wpe, seq);
+    TRACE("embedding", 0, 2 * size(x), embed_fwd, x, token, wte, wpe, seq, start);
 }
 static kr_status t_embed_bwd(void *s, struct kern_mat dwte, struct kern_mat dwpe,
-                             const int32_t *token, struct kern_mat dx, int64_t seq)
+                             const int32_t *token, struct kern_mat dx, int64_t seq,
+                             const int32_t *start)
 {
-    TRACE("embedding backward", 0, 3 * size(dx), embed_bwd, dwte, dwpe, token, dx, seq);
+    TRACE("embedding backward", 0, 3 * size(dx), embed_bwd, dwte, dwpe, token, dx, seq,
+          start);
 }
 static kr_status t_norm_fwd(void *s, enum kern_norm kind, struct kern_mat y,
                             struct kern_mat stats, struct kern_mat x, struct kern_mat w,
