@@ -10,19 +10,11 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "comm/comm.h"
 #include "trainer/run/settings.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* settings.c also asks other ranks and devices; nobody else is here */
-int32_t comm_rank(const struct comm *c) { return (void)c, 0; }
-int32_t comm_size(const struct comm *c) { return (void)c, 1; }
-kr_status comm_agree(struct comm *c, kr_status st) { return (void)c, st; }
-kr_status comm_share_text(struct comm *c, char **text)
-{
-    return (void)c, (void)text, KR_OK;
-}
+/* settings.c also asks for devices; none is opened here */
 kr_status kern_device_check(const char *name) { return (void)name, KR_OK; }
 const char *kern_device_default(void) { return "cpu"; }
 
