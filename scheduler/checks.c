@@ -4,7 +4,8 @@
  *
  * Before the start all measure the link to the next one at the same time; who looks bad
  * then does it once more, alone and with another partner.  A spare is checked whole, at a
- * low rate; it takes two bad links in a row, with different partners, to leave it out.
+ * low rate; it takes three bad links in a row, with different partners, to leave it out, and a
+ * partner that is silent itself proves nothing.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@
 #include "scheduler/links.h"
 #include "scheduler/supervisor.h"
 
-static const double answer_seconds = 3, soon_seconds = 2;
+static const double answer_seconds = 3, soon_seconds = 2, silent_seconds = 1.5;
 
 /* Large, and one is enough: see link.c. */
 static struct wire_message out;
@@ -185,6 +186,13 @@ void sup_check_spares(struct sup *s, double now)
     }
 }
 
+/* It may be the partner that is being lost. */
+static bool is_silent(const struct sup *s, int32_t node)
+{
+    return s->watch.heard[node] < 0 ||
+           clock_now() - s->watch.heard[node] > silent_seconds;
+}
+
 void sup_on_checked(struct sup *s, struct seat *seat, const struct wire_checked *c)
 {
     int32_t node = (int32_t)(seat - s->seats);
@@ -196,7 +204,8 @@ void sup_on_checked(struct sup *s, struct seat *seat, const struct wire_checked 
         sup_reject(s, node, c->trouble);
         return;
     }
-    seat->bad_links =
-        links_is_bad(seat->speed, s->normal, LINKS_BUSY) ? seat->bad_links + 1 : 0;
-    if (seat->bad_links >= 2) leave_out(s, node);
+    if (!links_is_bad(seat->speed, s->normal, LINKS_BUSY))
+        seat->bad_links = 0;
+    else if (!is_silent(s, seat->partner) && ++seat->bad_links >= 3)
+        leave_out(s, node);
 }
