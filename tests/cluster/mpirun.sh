@@ -61,7 +61,13 @@ check the_others_and_a_fresh_host_end_it_in_the_same_bits others
 plug n2
 
 # --- a host ------------------------------------------------------------------------------------
-dead() { rm -rf run && on_hosts run n1 n2 n3 n4 && under_way run 20 && power_off n4 && ended 205 15; }
+# Open MPI itself now and then does not connect at its start: that is not what is tried here.
+started() { # started HOST...
+    rm -rf run && on_hosts run "$@" && under_way run 20 && return
+    kill -KILL "$launcher" 2>/dev/null
+    within 20 swept && rm -rf run && on_hosts run "$@" && under_way run 20
+}
+dead() { started n1 n2 n3 n4 && power_off n4 && ended 205 15; }
 check a_host_without_power_is_noticed_in_seconds dead
 smaller() { to_the_end run n1 n2; }
 check half_the_hosts_end_it_in_the_same_bits smaller

@@ -57,7 +57,7 @@ supervisor_lost() {
 }
 check a_killed_supervisor_is_followed_by_one_that_adopts_the_ranks supervisor_lost
 
-preempted() { timeout 10 scancel -b -s USR1 "$job" && within 30 said 'launch ended with 75' && within 20 is PENDING RUNNING; }
+preempted() { timeout 10 scancel -b -s USR1 "$job" && within 30 said 'launch ended with 75' && within 45 is PENDING RUNNING; } # once Slurm has given n2 up
 check asked_to_stop_it_saves_and_goes_back_into_the_queue preempted
 boot_again() { boot n2 && slurmd_on n2; }
 restarted() { controller stop && boot_again && controller start && within 60 starts 2; }
