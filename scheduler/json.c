@@ -3,19 +3,14 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
-/* Inside a text control characters, quotes and backslashes are escaped; bytes above 127
- * go through, as UTF-8. */
+#include "base/utf8.h"
+
 static void quote(struct mem_text *t, const char *text)
 {
     mem_append(t, "\"", 1);
-    for (; *text; text++)
-        if (*text == '"' || *text == '\\')
-            mem_printf(t, "\\%c", *text);
-        else if ((unsigned char)*text < 32 || *text == 127)
-            mem_printf(t, "\\u%04x", *text);
-        else
-            mem_append(t, text, 1);
+    utf8_json(t, text, strlen(text));
     mem_append(t, "\"", 1);
 }
 

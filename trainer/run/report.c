@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/prom.h"
+#include "base/utf8.h"
 #include "trainer/run/tensorboard.h"
 
 struct report {
@@ -219,7 +220,6 @@ static void progress(struct report *r, const struct report_step *s)
     char eta[32];
 
     if (r->set->prometheus[0]) metrics(r, s);
-
     fprintf(stderr,
             "%sstep %" PRId64 "/%" PRId64 "  loss %.4f  %.0f tokens/s  %.0f ms/step  "
             "waiting %.1f%%  ETA %s%s",
@@ -265,21 +265,9 @@ void report_eval(struct report *r, int64_t step, double loss, int64_t tokens)
     tensorboard_add(r->board, clock_wall(), step, &scalar, 1);
 }
 
-/* text as the inside of a JSON string */
-static void put_json(FILE *out, const char *text)
-{
-    for (const char *c = text; *c; c++) {
-        if (*c == '"' || *c == '\\')
-            fprintf(out, "\\%c", *c);
-        else if ((unsigned char)*c < 32)
-            fprintf(out, "\\u%04x", (unsigned char)*c);
-        else
-            fputc(*c, out);
-    }
-}
-
 void report_event(struct report *r, const char *name, int64_t step, const char *fmt, ...)
 {
+    struct mem_text quoted = { 0 };
     char text[1024];
     va_list ap;
 
@@ -289,8 +277,10 @@ void report_event(struct report *r, const char *name, int64_t step, const char *
     va_end(ap);
     end_line(r);
     LOG_NOTE("%s", text);
-    fprintf(r->log, "{\"event\":\"%s\",\"step\":%" PRId64 ",\"text\":\"", name, step);
-    put_json(r->log, text);
-    fprintf(r->log, "\",\"time\":%.3f}\n", clock_wall());
+    utf8_json(&quoted, text, strlen(text));
+    fprintf(r->log,
+            "{\"event\":\"%s\",\"step\":%" PRId64 ",\"text\":\"%s\",\"time\":%.3f}\n",
+            name, step, quoted.at ? quoted.at : "", clock_wall());
+    mem_text_free(&quoted);
     flush(r);
 }
