@@ -7,12 +7,12 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/prom.h"
 #include "scheduler/client.h"
 #include "scheduler/exitcode.h"
 #include "scheduler/journal.h"
 #include "scheduler/json.h"
 #include "scheduler/ladder.h"
+#include "scheduler/view.h"
 
 static const double patience = 5, stop_patience = 30;
 
@@ -81,12 +81,7 @@ static void print_past_prometheus(const struct journal_past *p, const char *run)
 {
     struct mem_text t = { 0 };
 
-    prom_put(&t, "kilorank_supervised", "A supervisor watches the run.", PROM_GAUGE, run,
-             0);
-    prom_put(&t, "kilorank_furthest_step", "Furthest step that was done.", PROM_COUNTER,
-             run, (double)p->step);
-    prom_put(&t, "kilorank_faults_total", "Faults in the life of the run.", PROM_COUNTER,
-             run, (double)p->faults);
+    view_life(&t, run, false, p->step, p->faults);
     if (!t.failed) fputs(t.at, stdout);
     mem_text_free(&t);
 }

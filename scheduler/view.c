@@ -7,6 +7,7 @@
 #include "scheduler/json.h"
 #include "scheduler/pulse.h"
 #include "scheduler/supervisor.h"
+#include "scheduler/view.h"
 
 static double rate(const struct sup *s)
 {
@@ -175,18 +176,24 @@ static void prometheus_nodes(const struct sup *s, struct mem_text *t)
     }
 }
 
+void view_life(struct mem_text *out, const char *run, bool is_supervised, int64_t step,
+               int64_t faults)
+{
+    prom_put(out, "kilorank_supervised", "A supervisor watches the run.", PROM_GAUGE, run,
+             is_supervised);
+    prom_put(out, "kilorank_furthest_step", "Furthest step that was done.", PROM_COUNTER,
+             run, (double)step);
+    prom_put(out, "kilorank_faults_total", "Faults in the life of the run.", PROM_COUNTER,
+             run, (double)faults);
+}
+
 void view_prometheus(const struct sup *s, struct mem_text *out)
 {
     const char *run = s->config->run;
 
-    prom_put(out, "kilorank_supervised", "A supervisor watches the run.", PROM_GAUGE, run,
-             1);
+    view_life(out, run, true, s->furthest, s->faults);
     prom_put(out, "kilorank_training", "Its ranks train; 0 while it recovers.",
              PROM_GAUGE, run, s->phase == SUP_RUN);
-    prom_put(out, "kilorank_furthest_step", "Furthest step that was done.", PROM_COUNTER,
-             run, (double)s->furthest);
-    prom_put(out, "kilorank_faults_total", "Faults in the life of the run.", PROM_COUNTER,
-             run, s->faults);
     prom_put(out, "kilorank_generation", "Starts of the ranks.", PROM_COUNTER, run,
              (double)s->generation);
     prom_put(out, "kilorank_ranks_running", "Ranks of this generation.", PROM_GAUGE, run,
