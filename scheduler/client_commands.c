@@ -1,5 +1,6 @@
 /* client_commands.c - `kilorank status`, `kilorank stop`, and the stand-in for ssh. */
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,11 +78,13 @@ static void print_past(const struct journal_past *p, bool json)
     mem_text_free(&t);
 }
 
+/* The label is the supervisor's: an absolute path. */
 static void print_past_prometheus(const struct journal_past *p, const char *run)
 {
     struct mem_text t = { 0 };
+    char path[PATH_MAX];
 
-    view_life(&t, run, false, p->step, p->faults);
+    view_life(&t, realpath(run, path) ? path : run, false, p->step, p->faults);
     if (!t.failed) fputs(t.at, stdout);
     mem_text_free(&t);
 }

@@ -126,7 +126,10 @@ check strangers_disturb_nothing strangers
 stops() { "$kilorank" stop two >>out 2>&1 && ended 0 && "$kilorank" ckpt verify two >>out 2>&1; }
 check stop_saves_and_ends_with_0 stops
 check nothing_is_left_after_stop nothing_is_left two
-past() { "$kilorank" status two | grep -q '^ended'; }
+past() {
+    "$kilorank" status two | grep -q '^ended' &&
+        "$kilorank" status two --prometheus | grep -q '^kilorank_supervised{run="/.*/two"} 0$'
+}
 check status_of_an_ended_run_comes_from_its_journal past
 signal() { # before there are ranks: it reaches them when there are
     launch two
