@@ -40,7 +40,7 @@ template <typename T> struct kept {
         if (c >= cols) return;
 #pragma unroll
         for (int k = 0; k < CELL; k += pack<T>::N)
-            pack<T>::store(at + c + k, v + k);
+            pack<T>::keep(at + c + k, v + k);
     }
     __device__ __forceinline__ void load(float v[CELL], int64_t c) const
     {

@@ -24,7 +24,8 @@ template <> __device__ __forceinline__ bf16 narrow<bf16>(float x)
     return __float2bfloat16_rn(x);
 }
 
-/* 16 bytes of T. */
+/* 16 bytes of T.  Stores to global memory are of one kind, because nvcc takes plain ones of
+ * 16 bytes to pieces of 4 where narrow ones stand beside them (scripts/gpu-gates counts). */
 template <typename T> struct pack;
 template <> struct pack<float> {
     enum { N = 4 };
@@ -34,9 +35,17 @@ template <> struct pack<float> {
 
         out[0] = v.x, out[1] = v.y, out[2] = v.z, out[3] = v.w;
     }
+    static __device__ __forceinline__ float4 of(const float in[4])
+    {
+        return make_float4(in[0], in[1], in[2], in[3]);
+    }
     static __device__ __forceinline__ void store(float *at, const float in[4])
     {
-        *(float4 *)at = make_float4(in[0], in[1], in[2], in[3]);
+        __stcg((float4 *)at, of(in));
+    }
+    static __device__ __forceinline__ void keep(float *shared, const float in[4])
+    {
+        *(float4 *)shared = of(in);
     }
 };
 template <> struct pack<bf16> {
@@ -58,10 +67,18 @@ template <> struct pack<bf16> {
 
         return *(unsigned *)&v;
     }
+    static __device__ __forceinline__ uint4 of(const float in[8])
+    {
+        return make_uint4(two(in[0], in[1]), two(in[2], in[3]), two(in[4], in[5]),
+                          two(in[6], in[7]));
+    }
     static __device__ __forceinline__ void store(bf16 *at, const float in[8])
     {
-        *(uint4 *)at = make_uint4(two(in[0], in[1]), two(in[2], in[3]), two(in[4], in[5]),
-                                  two(in[6], in[7]));
+        __stcg((uint4 *)at, of(in));
+    }
+    static __device__ __forceinline__ void keep(bf16 *shared, const float in[8])
+    {
+        *(uint4 *)shared = of(in);
     }
 };
 

@@ -42,6 +42,15 @@ static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w)
     return uint4{ x, y, z, w };
 }
 
+[[noreturn]] void emu_fail(const char *why);
+
+/* Past the first cache. */
+template <typename T> static inline void __stcg(T *at, T x)
+{
+    if ((uintptr_t)at % alignof(T)) emu_fail("a store that is not aligned");
+    *at = x;
+}
+
 /* ---- threads -------------------------------------------------------------------------- */
 
 struct emu_thread;
