@@ -155,29 +155,76 @@ kr_status cuda_act_bwd(void *stream, enum kern_act kind, struct kern_mat du,
 
 /* ---- rotary positions ----------------------------------------------------------------- */
 
-/* Where pair `p` of a head lies: the dim of its first number, and how far the second is. */
-static __host__ __device__ __forceinline__ int64_t pair_dim(int64_t p, bool halves)
+/* Pairs p .. p + 7 of a head: how they lie in memory, as a cell of first numbers and one of
+ * second ones. */
+template <typename T, bool HALVES> struct pairs {
+    cells<T> low, high; /* of the head */
+
+    __device__ __forceinline__ pairs(const cells<T> &x, int64_t at, int64_t half)
+        : low(x.part(at, HALVES ? half : 2 * half)), high(x.part(at + half, half))
+    {
+    }
+    __device__ __forceinline__ void load(float a[CELL], float b[CELL], int64_t n,
+                                         int64_t p) const
+    {
+        if constexpr (HALVES) {
+            low.load(a, n, p);
+            high.load(b, n, p);
+        } else {
+            float u[2 * CELL];
+
+            low.load(u, n, 2 * p);
+            low.load(u + CELL, n, 2 * p + CELL);
+#pragma unroll
+            for (int k = 0; k < CELL; k++)
+                a[k] = u[2 * k], b[k] = u[2 * k + 1];
+        }
+    }
+    __device__ __forceinline__ void store(int64_t n, int64_t p, const float a[CELL],
+                                          const float b[CELL]) const
+    {
+        if constexpr (HALVES) {
+            low.store(n, p, a);
+            high.store(n, p, b);
+        } else {
+            float u[2 * CELL];
+
+#pragma unroll
+            for (int k = 0; k < CELL; k++)
+                u[2 * k] = a[k], u[2 * k + 1] = b[k];
+            low.store(n, 2 * p, u);
+            low.store(n, 2 * p + CELL, u + CELL);
+        }
+    }
+};
+
+/* A thread turns 8 neighbouring pairs of a head; `each` threads make one.  Blocks of x walk
+ * over the heads of a row, of y over the rows. */
+template <typename T, bool HALVES>
+static __global__ void __launch_bounds__(CELL_THREADS)
+    rope_kernel(cells<T> x, cells<float> table, int heads, int64_t head_dim, int each,
+                unsigned seq, float sign)
 {
-    return halves ? p : 2 * p;
-}
+    const int k = (int)(blockIdx.x * CELL_THREADS + threadIdx.x);
+    const int64_t half = table.m.cols / 2, p = k % each * CELL;
+    const pairs<T, HALVES> head(x, k / each * head_dim, half);
+    const cells<float> cosines = table.part(0, half), sines = table.part(half, half);
 
-/* A thread turns one pair; a block walks over the pairs of all heads of one row. */
-template <typename T>
-static __global__ void rope_kernel(view<T> x, view<float> table, int64_t pairs,
-                                   int64_t head_dim, int64_t half, int64_t seq,
-                                   bool halves, float sign)
-{
-    const int64_t n = blockIdx.x, far = halves ? half : 1;
-    const float *turn = table.row(n % seq);
+    if (k >= heads * each) return;
+    for (unsigned n = blockIdx.y; n < x.m.rows; n += gridDim.y) {
+        float a[CELL], b[CELL], c[CELL], s[CELL];
 
-    for (int64_t k = threadIdx.x; k < pairs; k += blockDim.x) {
-        const int64_t p = k % half;
-        T *at = x.row(n) + k / half * head_dim + pair_dim(p, halves);
-        const float cosine = turn[p], sine = sign * turn[p + half];
-        const float a = wide(at[0]), b = wide(at[far]);
+        head.load(a, b, n, p);
+        cosines.load(c, n % seq, p);
+        sines.load(s, n % seq, p);
+#pragma unroll
+        for (int i = 0; i < CELL; i++) {
+            const float turned = a[i] * c[i] - b[i] * (sign * s[i]);
 
-        at[0] = narrow<T>(a * cosine - b * sine);
-        at[far] = narrow<T>(b * cosine + a * sine);
+            b[i] = b[i] * c[i] + a[i] * (sign * s[i]);
+            a[i] = turned;
+        }
+        head.store(n, p, a, b);
     }
 }
 
@@ -186,12 +233,13 @@ static kr_status rope(void *stream, struct kern_mat x, struct kern_mat table,
                       int64_t heads, int64_t head_dim, int64_t seq, bool halves,
                       float sign)
 {
-    const int64_t half = table.cols / 2;
+    const int64_t each = pieces(table.cols / 2, CELL);
+    dim3 grid = cell_grid(x.rows, 0);
 
-    if (half == 0) return KR_OK;
-    return launch(stream, "rope", rope_kernel<T>, dim3((unsigned)x.rows), 256, 0,
-                  view_of<T>(x), view_of<float>(table), heads * half, head_dim, half, seq,
-                  halves, sign);
+    grid.x = (unsigned)pieces(heads * each, CELL_THREADS);
+    return launch(stream, "rope", halves ? rope_kernel<T, true> : rope_kernel<T, false>,
+                  grid, CELL_THREADS, 0, cells_of<T>(x), cells_of<float>(table),
+                  (int)heads, head_dim, (int)each, (unsigned)seq, sign);
 }
 
 kr_status cuda_rope(void *stream, struct kern_mat x, struct kern_mat table, int64_t heads,

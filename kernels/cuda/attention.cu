@@ -1,27 +1,47 @@
 /* attention.cu - which kernels compute attention; dout . out, which all of them need. */
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/cells.cuh"
 #include "kernels/cuda/sm90.h"
 
 enum { WARPS = 4 };
 
-/* delta[head, n] = dout . out over the channels of a head; a warp does one. */
+static_assert((int)ATTENTION_WIDEST <= WARP * CELL, "a lane has a cell of a head");
+
+/* delta[head, n] = dout . out over the channels of a head: a group of `lanes`, a power of
+ * two, does one, each lane a cell of it. */
 template <typename T>
 static __global__ void __launch_bounds__(WARPS *WARP)
-    delta_kernel(view<float> delta, view<T> dout, view<T> out, int64_t heads,
-                 int64_t head_dim)
+    delta_kernel(view<float> delta, cells<T> dout, cells<T> out, int64_t heads,
+                 int64_t head_dim, int lanes)
 {
-    const int64_t n = blockIdx.x;
-    const int lane = threadIdx.x % WARP;
+    const int64_t n = blockIdx.x, step = WARPS * WARP / lanes;
+    const int64_t c = threadIdx.x % lanes * CELL;
 
-    for (int64_t h = threadIdx.x / WARP; h < heads; h += WARPS) {
-        const T *a = dout.row(n) + h * head_dim, *b = out.row(n) + h * head_dim;
-        float sum = 0;
+    /* lanes without a head go along, for all take part in the sum */
+    for (int64_t first = 0, h = threadIdx.x / lanes; first < heads;
+         first += step, h += step) {
+        float a[CELL] = {}, b[CELL] = {}, sum = 0;
 
-        for (int64_t c = lane; c < head_dim; c += WARP)
-            sum += wide(a[c]) * wide(b[c]);
-        sum = warp_sum(sum);
-        if (lane == 0) delta.row(h)[n] = sum;
+        if (h < heads && c < head_dim) {
+            dout.part(h * head_dim, head_dim).load(a, n, c);
+            out.part(h * head_dim, head_dim).load(b, n, c);
+        }
+#pragma unroll
+        for (int k = 0; k < CELL; k++)
+            sum += a[k] * b[k];
+        for (int far = lanes / 2; far > 0; far /= 2)
+            sum += __shfl_xor_sync(ALL_LANES, sum, far);
+        if (h < heads && c == 0) delta.row(h)[n] = sum;
     }
+}
+
+static int lanes_of(int64_t head_dim)
+{
+    int lanes = 1;
+
+    while (lanes * CELL < head_dim)
+        lanes *= 2;
+    return lanes;
 }
 
 template <typename T>
@@ -29,8 +49,8 @@ static kr_status dot_rows(void *stream, struct kern_mat delta, struct kern_mat d
                           struct kern_mat out, const struct kern_heads *h)
 {
     return launch(stream, "attention_bwd", delta_kernel<T>, dim3((unsigned)out.rows),
-                  WARPS * WARP, 0, view_of<float>(delta), view_of<T>(dout),
-                  view_of<T>(out), h->heads, h->head_dim);
+                  WARPS * WARP, 0, view_of<float>(delta), cells_of<T>(dout),
+                  cells_of<T>(out), h->heads, h->head_dim, lanes_of(h->head_dim));
 }
 
 static kr_status too_wide(const struct kern_heads *h)

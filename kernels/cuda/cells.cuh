@@ -17,6 +17,13 @@ template <typename T> struct cells {
     view<T> m;
     bool aligned;
 
+    /* `count` of the columns, from c on. */
+    __device__ __forceinline__ cells part(int64_t c, int64_t count) const
+    {
+        const bool fits = c * (int64_t)sizeof(T) % 16 == 0;
+
+        return cells{ { m.at + c, m.rows, count, m.ld }, aligned && fits };
+    }
     __device__ __forceinline__ void load(float v[CELL], int64_t i, int64_t c) const
     {
         const T *at = m.row(i) + c;

@@ -345,16 +345,16 @@ static kr_status linear_act_fwd_call(struct lab *l, int s)
 
 static void rope_make(struct lab *l)
 {
-    int64_t sequences = 1 + lab_draw(l, 2);
+    int64_t sequences = 1 + lab_draw(l, 2), turn;
 
-    l->n[0] = 1 + lab_draw(l, 4);        /* heads */
-    l->n[1] = 2 * (1 + lab_draw(l, 40)); /* head size */
-    l->n[2] = lab_dim(l);                /* length */
+    l->n[0] = 1 + lab_draw(l, 4);                             /* heads */
+    l->n[1] = (lab_flip(l) ? 2 : 16) * (1 + lab_draw(l, 10)); /* head size */
+    l->n[2] = lab_dim(l);                                     /* length */
     l->n[3] = lab_flip(l);
     l->n[4] = lab_flip(l);
     lab_tensor(l, LAB_CHANGE, lab_type(l), sequences * l->n[2], l->n[0] * l->n[1], 0, 1);
-    lab_tensor(l, LAB_IN, lab_wide(l), l->n[2] + 2, 2 * (1 + lab_draw(l, l->n[1] / 2)), 0,
-               1);
+    turn = lab_flip(l) ? l->n[1] : 2 * (1 + lab_draw(l, l->n[1] / 2));
+    lab_tensor(l, LAB_IN, lab_wide(l), l->n[2] + 2, turn, 0, 1);
     SHAPE(l, "%lld heads of %lld, %lld of them turn", ll(l->n[0]), ll(l->n[1]),
           ll(l->t[1].cols));
 }
