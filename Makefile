@@ -5,8 +5,9 @@
 # make check-cluster       the tests on pretend clusters, all of their cases (root, Linux)
 # make CONFIG=asan check   the quick tests under ASan + UBSan (also: debug)
 # make bench               the benchmark programs, one table each
-# make gpu-check           on a machine with a GPU: every kernel against the CPU
-# make gpu-bench           on a machine with a GPU: how fast they are, one table
+# make gpu-check           on a machine with a GPU: every kernel against the CPU (PARTS=... of it)
+# make gpu-bench           on a machine with a GPU: how fast they are, tables (PARTS=... of them)
+# make gpu-programs        what these two need, to be carried to such a machine
 # make lint                formatting, layers, shell scripts
 # make info                what was found, and the flags in use
 # make CUDA=0|1|auto       auto: build the CUDA worker if nvcc is there; 1: fail if not
@@ -77,7 +78,7 @@ libs = $(patsubst %,$(O)/lib%.a,trainer checkpoints comm kernels scheduler base)
 cuda.worker = $(patsubst %,$(O)/lib%.a,trainer checkpoints comm kernels-cuda kernels scheduler base)
 main.src := trainer/run/main.c
 
-.PHONY: all run check check-all check-cluster gpu-check gpu-bench lint bench info clean deps deps-check deps-cluster
+.PHONY: all run check check-all check-cluster gpu-check gpu-bench gpu-programs lint bench info clean deps deps-check deps-cluster
 .DELETE_ON_ERROR:
 .SECONDARY:
 PROGRAMS := $(B)/kilorank $(B)/kilorank-worker-cpu $(if $(HAVE_CUDA),$(B)/kilorank-worker-cuda)
@@ -107,6 +108,8 @@ $(O)/kernels/cpu/%.o: CFLAGS += $(VECTOR) -fopenmp -ffp-contract=fast
 # the optimizer walks spans that begin anywhere: a tail and a vector must round alike
 $(O)/kernels/cpu/adamw.o $(O)/kernels/cpu/adamw.64.o: CFLAGS += -ffp-contract=off
 $(O)/base/hash.o $(O)/comm/%.o: CFLAGS += $(VECTOR)
+# start values by several threads
+$(O)/trainer/run/trainer.o: CFLAGS += -fopenmp
 $(O)/comm/comm_mpi.o $(O)/tests/mpi/%.o: compile = $(MPICC)
 $(O)/comm/comm_mpi.o $(O)/tests/mpi/%.o: WARN := $(filter-out -Wpedantic,$(WARN))
 $(O)/checkpoints/shard_file.o $(O)/tests/unit/t_view.o: CPPFLAGS += $(HDF5_INC)
@@ -278,14 +281,13 @@ run: deps
 bench: deps
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(B) scripts/bench
-gpu-bench:
-	@$(if $(HAVE_CUDA),,echo "gpu-bench: error: no nvcc, so no CUDA worker (make info)" >&2; exit 1)
-	@$(MAKE) --no-print-directory all $(B)/tests/device/speed-cuda
-	@BUILD=$(B) scripts/gpu-bench
-gpu-check:
-	@$(if $(HAVE_CUDA),,echo "gpu-check: error: no nvcc, so no CUDA worker (make info)" >&2; exit 1)
-	@$(MAKE) --no-print-directory all $(addprefix $(B)/tests/device/,parity-cuda golden-cuda)
-	@BUILD=$(B) scripts/gpu-check
+gpu-programs:
+	@$(if $(HAVE_CUDA),,echo "$@: error: no nvcc, so no CUDA worker (make info)" >&2; exit 1)
+	@$(MAKE) --no-print-directory all $(addprefix $(B)/tests/device/,parity-cuda golden-cuda speed-cuda)
+gpu-bench: gpu-programs
+	@BUILD=$(B) scripts/gpu-bench $(PARTS)
+gpu-check: gpu-programs
+	@BUILD=$(B) scripts/gpu-check $(PARTS)
 deps:
 	@scripts/install-deps run
 deps-check:

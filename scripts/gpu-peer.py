@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """gpu-peer - what PyTorch does on this card: rows "name value" for speed --peer.
-usage: scripts/gpu-peer.py [--small] [attention] [steps]      (default: both)
+usage: scripts/gpu-peer.py [--small] [attention] [steps] [MODEL...]      (default: both, all models)
 
 attention-D-T-forward, -backward   TFLOP/s of the best back end of scaled_dot_product_attention
 step-MODEL                         tokens/s of a training step: torch.compile, fused AdamW, bf16 products
@@ -76,7 +76,7 @@ def attention():
                 try:
                     found = attention_times(heads, kv, dim, seq, backend)
                 except RuntimeError as why:
-                    print(f"# {name} does not take heads of {dim}, T {seq}: {str(why).splitlines()[0]}")
+                    print(f"# {name} does not take heads of {dim}, T {seq}: {(str(why) or 'no reason given').splitlines()[0]}")
                     continue
                 print(f"# {name} {dim} {seq}: forward {found[0]:.1f}, backward {found[1]:.1f} TFLOP/s")
                 best = [max(a, b) for a, b in zip(best, found)]
@@ -88,8 +88,9 @@ def attention():
 # ---- steps ----------------------------------------------------------------------------------
 
 # name: llama?, layers, dim, heads, kv heads, ffn, vocabulary, context, micro-batch, weights in bf16?
+# GPT-2's vocabulary of 50257 is padded as its users do, for odd matrices are slow.
 MODELS = {
-    "gpt2-124M": (False, 12, 768, 12, 12, 3072, 50257, 1024, 32, False),
+    "gpt2-124M": (False, 12, 768, 12, 12, 3072, 50304, 1024, 32, False),
     "llama-1.4B": (True, 24, 2048, 16, 16, 5632, 32000, 2048, 8, False),
     "llama-8B": (True, 32, 4096, 32, 8, 14336, 128256, 8192, 1, True),
 }
@@ -188,7 +189,9 @@ def step_seconds(llama, layers, dim, heads, kv, ffn, vocab, context, micro, narr
 
 
 def steps():
-    for name, (*shape, context, micro, narrow) in MODELS.items():
+    asked = [name for name in MODELS if name in sys.argv[1:]] or list(MODELS)
+    for name in asked:
+        *shape, context, micro, narrow = MODELS[name]
         for recompute in (False, True):
             try:
                 spent = step_seconds(*shape, context, micro, narrow, recompute)
@@ -205,6 +208,7 @@ if __name__ == "__main__":
     wanted = [word for word in sys.argv[1:] if word in ("attention", "steps")] or ["attention", "steps"]
     if not SMALL and not torch.cuda.is_available():
         sys.exit("gpu-peer: error: this PyTorch sees no GPU")
+    sys.stdout.reconfigure(line_buffering=True)
     torch.set_float32_matmul_precision("high")
     print(f"# PyTorch {torch.__version__}, CUDA {torch.version.cuda}")
     for word in wanted:

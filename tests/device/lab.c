@@ -272,4 +272,5 @@ void lab_clear(struct lab *l)
     }
     memset(l->t, 0, sizeof l->t);
     l->count = 0;
+    l->slack = 0;
 }

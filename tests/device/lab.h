@@ -40,6 +40,7 @@ struct lab {
     int32_t *ints_host[LAB_INTS], *ints[LAB_INTS][2];
     float *slopes[2];      /* device, or NULL */
     int64_t n[LAB_PARAMS]; /* what a case chose: shapes, flags */
+    double slack;          /* what a case adds to its tolerance for this shape */
     char shape[96];        /* for messages */
 };
 

@@ -1,6 +1,7 @@
 /*
  * parity.c - every operation of a device against the reference, on random shapes.
- * usage: parity [--only OPERATION] [--hopper 1] [--shapes N] [--repeats N] [--most N] [--seed N] [DEVICE...]
+ * usage: parity [--only OPERATION] [--hopper 1] [--shapes N] [--repeats N] [--most N] [--seed N]
+ *               [--threads N] [--huge N] [DEVICE...]
  *
  *   DEVICE     default: cuda, cuda32 and, on a Hopper GPU, cuda with its own kernels
  *              where the program has them, else guard and cpu16
@@ -9,6 +10,8 @@
  *   --repeats  times each runs; all must give the same bits (2)
  *   --most     largest dimension (150)
  *   --seed     of shapes and values (1)
+ *   --threads  of the reference, which has the same bits on any number (1)
+ *   --huge     instead: operations on matrices of N elements (huge.h)
  *
  * A device of bf16 is held against cpu16, the others against cpu: both compute in fp32.
  * The output is TAP and a table: the worst relative error of each operation.
@@ -21,10 +24,11 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "tests/device/cases.h"
+#include "tests/device/huge.h"
 
 static struct {
-    int64_t shapes, repeats, most, seed, hopper;
-} want = { 5, 2, 150, 1, 0 };
+    int64_t shapes, repeats, most, seed, hopper, threads, huge;
+} want = { 5, 2, 150, 1, 0, 1, 0 };
 
 static const char *only; /* operation; NULL: all */
 static int cases, bad_cases;
@@ -74,6 +78,7 @@ static bool one_shape(struct lab *l, const struct lab_case *c, double tol,
     double error;
 
     c->make(l);
+    tol += l->slack;
     if (!run_side(l, c, 1, f) || !run_side(l, c, 0, f)) return false;
     error = lab_error(l);
     if (!(error <= f->worst)) f->worst = error;
@@ -109,7 +114,7 @@ static void one_case(struct lab *l, const struct lab_case *c, int number)
 
 static kr_status open_side(struct lab_side *s, const char *name, enum kern_hopper when)
 {
-    TRY(kern_device_open(&s->device, name, 0, 1));
+    TRY(kern_device_open(&s->device, name, 0, (int)want.threads));
     TRY(kern_device_hopper(s->device, when));
     return kern_queue_open(&s->q, s->device, KERN_QUEUE_COMPUTE);
 }
@@ -142,6 +147,10 @@ static kr_status one_device(const char *name, enum kern_hopper when)
            done);
     printf("# %s: %s%s\n", name, kern_device_describe(l.side[0].device),
            all ? "" : "; its own kernels");
+    if (want.huge) {
+        bad_cases += huge_check(&l.side[0], want.huge, !all, &cases);
+        goto done;
+    }
     for (int i = 0; lab_cases[i].name; i++)
         if ((all || lab_cases[i].hopper) &&
             (!only || strcmp(only, lab_cases[i].name) == 0))
@@ -157,11 +166,10 @@ static bool option(const char *name, const char *value)
     const struct {
         const char *name;
         int64_t *at;
-    } options[] = { { "--shapes", &want.shapes },
-                    { "--repeats", &want.repeats },
-                    { "--most", &want.most },
-                    { "--seed", &want.seed },
-                    { "--hopper", &want.hopper } };
+    } options[] = { { "--shapes", &want.shapes }, { "--repeats", &want.repeats },
+                    { "--most", &want.most },     { "--seed", &want.seed },
+                    { "--hopper", &want.hopper }, { "--threads", &want.threads },
+                    { "--huge", &want.huge } };
 
     for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
         if (strcmp(options[i].name, name) != 0 || !value) continue;
@@ -171,7 +179,7 @@ static bool option(const char *name, const char *value)
     if (strcmp(name, "--only") == 0) return (only = value) != NULL;
     fprintf(stderr,
             "parity: %s: want --only and an operation, or --shapes, --repeats, --most, "
-            "--seed, --hopper and a number\n",
+            "--seed, --hopper, --threads, --huge and a number\n",
             name);
     return false;
 }

@@ -165,6 +165,25 @@ kr_status trainer_open_valid(struct trainer *t, const char *path)
     return first_then_all(t, path, open_valid);
 }
 
+enum { INIT_BLOCK = 1 << 20, INIT_PIECE = 1 << 12 }; /* numbers: at a time, of a thread */
+
+/* n start values of parameter i, from number `begin` of it: each depends on its number alone,
+ * so threads share them out. */
+static void start_values(const struct trainer *t, int32_t i, int64_t begin, int64_t n,
+                         double *wide, float *narrow)
+{
+    const int threads = threads_of(&t->set, t->comm);
+
+#pragma omp parallel for num_threads(threads) if (n > INIT_PIECE)
+    for (int64_t at = 0; at < n; at += INIT_PIECE) {
+        int64_t count = n - at < INIT_PIECE ? n - at : INIT_PIECE;
+
+        params_init(&t->params, i, (uint64_t)t->set.seed, begin + at, count, wide + at);
+        for (int64_t k = at; k < at + count; k++)
+            narrow[k] = (float)wide[k];
+    }
+}
+
 /* Start values of what own and parameter i share, written through a host buffer. */
 static kr_status init_param(struct trainer *t, const struct shard_own *own, int32_t i,
                             double *wide, float *narrow)
@@ -175,13 +194,11 @@ static kr_status init_param(struct trainer *t, const struct shard_own *own, int3
     enum kern_dtype type = kern_device_wide(t->device);
     size_t elem = kern_dtype_bytes(type);
 
-    for (int64_t at = both.begin; at < both.end; at += KERN_SUM_BLOCK) {
-        int64_t n = both.end - at < KERN_SUM_BLOCK ? both.end - at : KERN_SUM_BLOCK;
+    for (int64_t at = both.begin; at < both.end; at += INIT_BLOCK) {
+        int64_t n = both.end - at < INIT_BLOCK ? both.end - at : INIT_BLOCK;
         char *to = (char *)own->w + (size_t)(at - own->span.begin) * elem;
 
-        params_init(&t->params, i, (uint64_t)t->set.seed, at - p->offset, n, wide);
-        for (int64_t k = 0; k < n; k++)
-            narrow[k] = (float)wide[k];
+        start_values(t, i, at - p->offset, n, wide, narrow);
         TRY(kern_upload(t->q, to, type == KERN_F64 ? (void *)wide : (void *)narrow,
                         (size_t)n * elem));
     }
@@ -210,8 +227,8 @@ kr_status trainer_init(struct trainer *t)
     float *narrow = NULL;
     kr_status st = KR_OK;
 
-    TRY_OR(st, mem_alloc(&wide, KERN_SUM_BLOCK, sizeof *wide, "start values"), done);
-    TRY_OR(st, mem_alloc(&narrow, KERN_SUM_BLOCK, sizeof *narrow, "start values"), done);
+    TRY_OR(st, mem_alloc(&wide, INIT_BLOCK, sizeof *wide, "start values"), done);
+    TRY_OR(st, mem_alloc(&narrow, INIT_BLOCK, sizeof *narrow, "start values"), done);
     for (int32_t i = t->params.first; i < t->params.count; i++)
         TRY_OR(st, init_param(t, &share[t->params.list[i].unit], i, wide, narrow), done);
     st = shard_publish(t->shard, true);

@@ -39,13 +39,14 @@ static void shape(struct kern_heads h)
             c = (h.heads + 2 * h.kv_heads) * h.head_dim;
     int64_t out = h.heads * h.head_dim;
     double flops = 4.0 * (double)(rows * out) * (double)h.seq / 2;
-    struct job j = {
-        .run = forward,
-        .m = { random_mat(rows, out, speed.type), random_mat(h.heads, rows, speed.wide),
-               random_mat(rows, c, speed.type), random_mat(rows, c, speed.type),
-               random_mat(h.heads, rows, speed.wide), random_mat(rows, out, speed.type) },
-        .heads = h
-    };
+    struct job j = { .run = forward,
+                     .m = { random_mat(1, rows, out, speed.type),
+                            random_mat(1, h.heads, rows, speed.wide),
+                            random_mat(1, rows, c, speed.type),
+                            random_mat(1, rows, c, speed.type),
+                            random_mat(1, h.heads, rows, speed.wide),
+                            random_mat(1, rows, out, speed.type) },
+                     .heads = h };
 
     j.heads.scale = 1 / sqrt((double)h.head_dim);
     tell(&h, "forward", flops, time_of(&j));

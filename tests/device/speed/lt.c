@@ -44,7 +44,6 @@ static struct {
 
 struct lt_product {
     void *desc, *layout[3]; /* of left, right and c, column by column */
-    struct kern_mat c, left, right;
     float keep;
     struct found best;
 };
@@ -110,18 +109,19 @@ static int layout(void **out, struct kern_mat m)
     return lt.layout_create(out, type_of(m), (uint64_t)m.cols, (uint64_t)m.rows, m.ld);
 }
 
-static int multiply(const struct lt_product *p, const struct found *how)
+static int multiply(const struct lt_product *p, const struct found *how, void *c,
+                    const void *a, const void *b)
 {
     const float one = 1;
 
-    return lt.matmul(lt.handle, p->desc, &one, p->left.at, p->layout[0], p->right.at,
-                     p->layout[1], &p->keep, p->c.at, p->layout[2], p->c.at, p->layout[2],
-                     how->algo, lt.workspace, WORKSPACE, cuda_handle(speed.q->stream));
+    return lt.matmul(lt.handle, p->desc, &one, b, p->layout[0], a, p->layout[1], &p->keep,
+                     c, p->layout[2], c, p->layout[2], how->algo, lt.workspace, WORKSPACE,
+                     cuda_handle(speed.q->stream));
 }
 
-kr_status lt_run(const struct lt_product *p)
+kr_status lt_run(const struct lt_product *p, void *c, const void *a, const void *b)
 {
-    int error = multiply(p, &p->best);
+    int error = multiply(p, &p->best, c, a, b);
 
     return error ? KR_FAIL(KR_ERR_DEVICE, "cuBLASLt: error %d", error) : KR_OK;
 }
@@ -135,15 +135,16 @@ void lt_drop(struct lt_product *p)
     free(p);
 }
 
-static bool describe(struct lt_product *p, bool ta, bool tb)
+static bool describe(struct lt_product *p, struct kern_mat c, struct kern_mat a, bool ta,
+                     struct kern_mat b, bool tb)
 {
     const int left = tb ? OP_T : OP_N, right = ta ? OP_T : OP_N;
 
     return lt.desc_create(&p->desc, COMPUTE_32F, R_32F) == 0 &&
            lt.desc_set(p->desc, DESC_TRANSA, &left, sizeof left) == 0 &&
            lt.desc_set(p->desc, DESC_TRANSB, &right, sizeof right) == 0 &&
-           layout(&p->layout[0], p->left) == 0 && layout(&p->layout[1], p->right) == 0 &&
-           layout(&p->layout[2], p->c) == 0;
+           layout(&p->layout[0], b) == 0 && layout(&p->layout[1], a) == 0 &&
+           layout(&p->layout[2], c) == 0;
 }
 
 static int propose(const struct lt_product *p, struct found out[ASK])
@@ -161,10 +162,13 @@ static int propose(const struct lt_product *p, struct found out[ASK])
     return count;
 }
 
-static kr_status run_job(const struct job *j) { return lt_run(j->other); }
+static kr_status run_job(const struct job *j)
+{
+    return lt_run(j->other, j->m[0].at, j->m[1].at, j->m[2].at);
+}
 
 struct lt_product *lt_best(struct kern_mat c, struct kern_mat a, bool ta,
-                           struct kern_mat b, bool tb, bool add, int *tried)
+                           struct kern_mat b, bool tb, bool add, int64_t sets, int *tried)
 {
     struct lt_product *p = calloc(1, sizeof *p);
     struct found list[ASK], best;
@@ -173,13 +177,15 @@ struct lt_product *lt_best(struct kern_mat c, struct kern_mat a, bool ta,
 
     *tried = 0;
     if (!p) return NULL;
-    *p = (struct lt_product){ .c = c, .left = b, .right = a, .keep = add ? 1 : 0 };
-    count = describe(p, ta, tb) ? propose(p, list) : 0;
+    p->keep = add ? 1 : 0;
+    count = describe(p, c, a, ta, b, tb) ? propose(p, list) : 0;
     for (int i = 0; i < count; i++) {
-        const struct job j = { .run = run_job, .other = p };
+        const struct job j = {
+            .run = run_job, .m = { c, a, b }, .sets = sets, .other = p
+        };
         double here;
 
-        if (list[i].status != 0 || multiply(p, &list[i]) != 0) continue;
+        if (list[i].status != 0 || multiply(p, &list[i], c.at, a.at, b.at) != 0) continue;
         p->best = list[i];
         here = seconds(&j, calls_of(&j));
         if (least == 0 || here < least) least = here, best = list[i];

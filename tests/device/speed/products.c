@@ -32,7 +32,11 @@ static kr_status weight_grad(const struct job *j)
 {
     return kern_linear_bwd_w(speed.q, j->m[3], kern_none, j->m[0], j->m[1], true);
 }
-static kr_status rival(const struct job *j) { return lt_run(j->other); }
+/* m, as lt_best got them: c, a, b */
+static kr_status rival(const struct job *j)
+{
+    return lt_run(j->other, j->m[0].at, j->m[1].at, j->m[2].at);
+}
 
 /* Which of m are c, a and b of the product. */
 static const struct way {
@@ -63,10 +67,13 @@ static void one(const char *name, const struct way *way, struct job *j, bool has
 
     j->run = way->run;
     if (has_rival)
-        best =
-            lt_best(m[way->c], m[way->a], way->ta, m[way->b], way->tb, way->add, &tried);
+        best = lt_best(m[way->c], m[way->a], way->ta, m[way->b], way->tb, way->add,
+                       j->sets, &tried);
     if (best) {
-        struct job other = { .run = rival, .other = best };
+        struct job other = { .run = rival,
+                             .m = { m[way->c], m[way->a], m[way->b] },
+                             .sets = j->sets,
+                             .other = best };
 
         duel(j, &other, &own, &theirs);
         sum.logs += log(theirs / own);
@@ -87,10 +94,13 @@ static void one(const char *name, const struct way *way, struct job *j, bool has
 
 static void layer(const struct layer *l, int64_t n, bool has_rival)
 {
-    struct job j = {
-        .m = { random_mat(n, l->o, speed.type), random_mat(n, l->i, speed.type),
-               random_mat(l->o, l->i, speed.type), random_mat(l->o, l->i, speed.wide) }
-    };
+    const double kept = (double)(n * (l->o + l->i) + l->o * l->i);
+    const int64_t sets = sets_of(kept * (double)kern_dtype_bytes(speed.type));
+    struct job j = { .m = { random_mat(sets, n, l->o, speed.type),
+                            random_mat(sets, n, l->i, speed.type),
+                            random_mat(sets, l->o, l->i, speed.type),
+                            random_mat(sets, l->o, l->i, speed.wide) },
+                     .sets = sets };
 
     for (int w = 0; w < WAYS; w++)
         one(l->name, &ways[w], &j, has_rival);

@@ -1,13 +1,15 @@
 /*
  * speed.c - how fast a GPU's operations and training steps are; tables to paste.
- * usage: speed [--small] [--rounds N] [--peer FILE] [--only TABLE] [--hopper] [DEVICE]
+ * usage: speed [--small] [--rounds N] [--peer FILE] [--only TABLE] [--model NAME]
+ *              [--hopper] [DEVICE]
  *
  *   DEVICE     cuda (default) or cuda32
  *   --small    tiny shapes, to see that the program works
  *   --rounds   blocks of calls of each thing (default 11)
  *   --peer     rows that scripts/gpu-peer.py measured on this card just before
  *   --hopper   with kernels.hopper = on
- *   --only     products, attention, memory or steps (which then has no copy rate)
+ *   --only     products, attention, memory or steps
+ *   --model    steps of this one only
  *
  * Operands are normal, never zeros: those would flatter, for they take less power.
  */
@@ -50,8 +52,9 @@ static void warm_up(void)
 {
     const int64_t n = speed.small ? 64 : 4096;
     struct job j = { .run = run_warm,
-                     .m = { random_mat(n, n, speed.type), random_mat(n, n, speed.type),
-                            random_mat(n, n, speed.type) } };
+                     .m = { random_mat(1, n, n, speed.type),
+                            random_mat(1, n, n, speed.type),
+                            random_mat(1, n, n, speed.type) } };
     const double start = clock_now();
 
     do
@@ -92,11 +95,22 @@ static int measure(const char *name, const char *only)
     return 0;
 }
 
+static int usage(const char *word)
+{
+    fprintf(stderr,
+            "speed: %s: want --small, --hopper, --rounds N, --peer FILE, --only TABLE, "
+            "--model NAME or a device\n",
+            word);
+    return 2;
+}
+
 int main(int argc, char **argv)
 {
     const char *name = "cuda", *only = NULL;
 
     log_setup("speed", -1);
+    setvbuf(stdout, NULL, _IOLBF,
+            0); /* what is known stands, whatever ends this program */
     trace_init();
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--small") == 0)
@@ -109,6 +123,10 @@ int main(int argc, char **argv)
             speed.peer = argv[++i];
         else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc)
             only = argv[++i];
+        else if (strcmp(argv[i], "--model") == 0 && i + 1 < argc)
+            speed.model = argv[++i];
+        else if (argv[i][0] == '-')
+            return usage(argv[i]);
         else
             name = argv[i];
     }

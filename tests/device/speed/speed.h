@@ -18,6 +18,7 @@ struct speed {
     int rounds;
     enum kern_hopper hopper; /* kernels.hopper */
     const char *peer;        /* file of rows of scripts/gpu-peer.py, or NULL */
+    const char *model;       /* the only one of the steps, or NULL */
     struct kern_device *device;
     struct kern_queue *q;
     enum kern_dtype type, wide;
@@ -28,13 +29,18 @@ extern struct speed speed;
 
 void must(kr_status st); /* ends the program */
 
-/* Normal numbers. */
-struct kern_mat random_mat(int64_t rows, int64_t cols, enum kern_dtype type);
+/* Normal numbers: `sets` matrices, one behind the other; the first is returned. */
+struct kern_mat random_mat(int64_t sets, int64_t rows, int64_t cols,
+                           enum kern_dtype type);
 void drop(struct kern_mat m);
+
+/* Sets of operands of so many bytes that do not fit in a cache together. */
+int64_t sets_of(double bytes);
 
 struct job {
     kr_status (*run)(const struct job *j);
     struct kern_mat m[6];
+    int64_t sets; /* of all of them; each call takes the next (0: there is one) */
     struct kern_heads heads;
     struct kern_adamw adamw;
     int32_t *labels;
@@ -50,6 +56,9 @@ void duel(const struct job *a, const struct job *b, double *time_a, double *time
 
 /* What scripts/gpu-peer.py measured under that name; NaN: nothing. */
 double peer(const char *name);
+
+/* Measures speed.copy, unless that is known. */
+void measure_copy(void);
 
 /* The tables, one after the other. */
 void speed_products(void);

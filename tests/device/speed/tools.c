@@ -7,7 +7,8 @@
 #include "base/rng.h"
 #include "tests/device/speed/speed.h"
 
-enum { CHUNK = 1 << 16 };
+enum { CHUNK = 1000003 };       /* a prime: no two rows are alike */
+static const double COLD = 2e8; /* bytes, three times what the cache of an H200 holds */
 
 struct speed speed = { .rounds = 11 };
 
@@ -17,24 +18,24 @@ void must(kr_status st)
 }
 
 /* One chunk of numbers, again and again. */
-struct kern_mat random_mat(int64_t rows, int64_t cols, enum kern_dtype type)
+struct kern_mat random_mat(int64_t sets, int64_t rows, int64_t cols, enum kern_dtype type)
 {
     static float normal[CHUNK];
     struct kern_mat m = kern_mat(NULL, rows, cols, type), wide;
-    struct kern_mat flat = kern_mat(NULL, 1, rows * cols, type);
+    struct kern_mat flat = kern_mat(NULL, 1, sets * rows * cols, type);
+    const int64_t most = flat.cols < CHUNK ? flat.cols : CHUNK;
     void *chunk = NULL;
 
-    if (normal[0] == 0)
-        for (int i = 0; i < CHUNK; i++)
-            normal[i] = (float)rng_normal(1, RNG_TEST, 0, (uint64_t)i);
+    for (int64_t i = 0; i < most && (normal[0] == 0 || normal[most - 1] == 0); i++)
+        normal[i] = (float)rng_normal(1, RNG_TEST, 0, (uint64_t)i);
     must(kern_alloc(speed.device, &m.at, (size_t)flat.cols * kern_dtype_bytes(type),
                     "operand"));
-    must(kern_alloc(speed.device, &chunk, sizeof normal, "operand"));
-    must(kern_upload(speed.q, chunk, normal, sizeof normal));
-    wide = kern_mat(chunk, 1, CHUNK, KERN_F32);
+    must(kern_alloc(speed.device, &chunk, (size_t)most * sizeof *normal, "operand"));
+    must(kern_upload(speed.q, chunk, normal, (size_t)most * sizeof *normal));
+    wide = kern_mat(chunk, 1, most, KERN_F32);
     flat.at = m.at;
-    for (int64_t at = 0; at < flat.cols; at += CHUNK) {
-        wide.cols = flat.cols - at < CHUNK ? flat.cols - at : CHUNK;
+    for (int64_t at = 0; at < flat.cols; at += most) {
+        wide.cols = flat.cols - at < most ? flat.cols - at : most;
         must(kern_copy(speed.q, kern_cols(flat, at, wide.cols), wide));
     }
     must(kern_queue_sync(speed.q));
@@ -44,7 +45,25 @@ struct kern_mat random_mat(int64_t rows, int64_t cols, enum kern_dtype type)
 
 void drop(struct kern_mat m) { kern_free(speed.device, m.at); }
 
+int64_t sets_of(double bytes)
+{
+    return speed.small ? 2 : bytes > COLD ? 1 : (int64_t)(COLD / bytes) + 1;
+}
+
 /* ---- timing --------------------------------------------------------------------------- */
+
+/* The job on another set of operands than the call before. */
+static kr_status run_next(const struct job *j)
+{
+    static int64_t turn;
+    struct job now = *j;
+
+    turn++;
+    for (size_t k = 0; k < sizeof now.m / sizeof *now.m && j->sets > 1; k++)
+        if (now.m[k].at)
+            now.m[k] = kern_rows(now.m[k], turn % j->sets * now.m[k].rows, now.m[k].rows);
+    return j->run(&now);
+}
 
 double seconds(const struct job *j, int calls)
 {
@@ -53,7 +72,7 @@ double seconds(const struct job *j, int calls)
     must(kern_queue_sync(speed.q));
     start = clock_now();
     for (int i = 0; i < calls; i++)
-        must(j->run(j));
+        must(run_next(j));
     must(kern_queue_sync(speed.q));
     return (clock_now() - start) / calls;
 }

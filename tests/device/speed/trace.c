@@ -75,6 +75,10 @@ static kr_status t_add(void *s, struct kern_mat y, struct kern_mat a, struct ker
 {
     TRACE("add", 0, size(y) + size(a) + size(b), add, y, a, b);
 }
+static kr_status t_scale(void *s, struct kern_mat y, struct kern_mat x, double by)
+{
+    TRACE("scale", 0, size(y) + size(x), scale, y, x, by);
+}
 static kr_status t_add_round(void *s, struct kern_mat y, struct kern_mat a,
                              struct kern_mat b, const struct kern_round *r)
 {
@@ -139,6 +143,13 @@ static kr_status t_act_fwd(void *s, enum kern_act kind, struct kern_mat y,
 {
     TRACE("activation", 0, size(y) + size(u), act_fwd, kind, y, u);
 }
+static kr_status t_linear_act_fwd(void *s, enum kern_act kind, struct kern_mat y,
+                                  struct kern_mat u, struct kern_mat x, struct kern_mat w,
+                                  struct kern_mat b)
+{
+    TRACE("product with activation", product(u, x.cols),
+          size(x) + size(w) + size(u) + size(y), linear_act_fwd, kind, y, u, x, w, b);
+}
 static kr_status t_act_bwd(void *s, enum kern_act kind, struct kern_mat du,
                            struct kern_mat dy, struct kern_mat u)
 {
@@ -201,6 +212,7 @@ static const struct kern_ops traced = {
     .fill = t_fill,
     .copy = t_copy,
     .add = t_add,
+    .scale = t_scale,
     .add_round = t_add_round,
     .matmul = t_matmul,
     .add_bias = t_add_bias,
@@ -211,6 +223,7 @@ static const struct kern_ops traced = {
     .norm_fwd = t_norm_fwd,
     .norm_bwd = t_norm_bwd,
     .act_fwd = t_act_fwd,
+    .linear_act_fwd = t_linear_act_fwd,
     .act_bwd = t_act_bwd,
     .rope = t_rope,
     .attention_fwd = t_attention_fwd,
