@@ -221,8 +221,8 @@ $(B)/tests/device/speed-cuda: $(speed.obj) $(cuda.worker)
 	@mkdir -p $(@D)
 	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) $(CUDA_LIBS)
 
-# what a step asks of the GPU
-$(B)/tests/emu/t_step: $(O)/tests/emu/t_step.o $(emu.obj) $(libs)
+# what a step asks of the GPU; orders of sums
+$(B)/tests/emu/t_step $(B)/tests/emu/t_embed: $(B)/%: $(O)/%.o $(emu.obj) $(libs)
 	@mkdir -p $(@D)
 	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS) -lstdc++
 
@@ -252,7 +252,7 @@ $(fuzz): $(B)/tests/fuzz/%: $(O)/fuzz/tests/fuzz/%.o $(O)/fuzz/lib.a
 	$(call q,LINK)$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(FRONT_LIBS)
 
 # tests link against everything; those without a source of their own are shell scripts
-device := $(addprefix $(B)/tests/,device/parity device/parity-emu device/golden-emu emu/t_step emu/t_nccl)
+device := $(addprefix $(B)/tests/,device/parity device/parity-emu device/golden-emu emu/t_step emu/t_embed emu/t_nccl)
 tests-quick := $(unit) $(sm90) $(mpi) $(device) $(cli)
 .PHONY: tests fuzz
 tests: $(PROGRAMS) $(unit) $(sm90) $(mpi) $(device) $(B)/tests/emu/kilorank-worker-cuda \

@@ -95,13 +95,14 @@ static void operations(int64_t rows, int64_t cols)
         drop(j.m[k]);
 }
 
-static int32_t *labels_of(int64_t rows, int64_t vocab)
+/* All different as far as there are so many, but for `often` of ten, which are number 0. */
+static int32_t *labels_of(int64_t rows, int64_t vocab, int often)
 {
     int32_t *host = NULL, *out = NULL;
 
     must(mem_alloc(&host, (size_t)rows, sizeof *host, "labels"));
     for (int64_t i = 0; i < rows; i++)
-        host[i] = (int32_t)(i * 7919 % vocab);
+        host[i] = i * 7 % 10 < often ? 0 : (int32_t)(i * 7919 % vocab);
     must(kern_alloc(speed.device, &out, (size_t)rows * sizeof *host, "labels"));
     must(kern_upload(speed.q, out, host, (size_t)rows * sizeof *host));
     must(kern_queue_sync(speed.q));
@@ -114,7 +115,7 @@ static void cross_entropy(int64_t rows, int64_t vocab)
     struct job j = { .run = run_loss,
                      .m = { random_mat(1, rows, vocab, speed.type),
                             random_mat(1, rows, vocab, speed.type) },
-                     .labels = labels_of(rows, vocab) };
+                     .labels = labels_of(rows, vocab, 0) };
 
     j.m[4] = random_mat(1, 1, rows, speed.wide);
     tell("cross entropy", &j, 2);
@@ -122,6 +123,34 @@ static void cross_entropy(int64_t rows, int64_t vocab)
     drop(j.m[0]);
     drop(j.m[1]);
     drop(j.m[4]);
+}
+
+static kr_status run_embed_bwd(const struct job *j)
+{
+    return kern_embed_bwd(speed.q, j->m[0], kern_none, j->labels, j->m[1], j->m[1].rows,
+                          NULL, true);
+}
+
+/* `often` of ten rows have one token, as in a text with much filling.  Bytes: what is read of
+ * dx, and of the gradient what changes, twice. */
+static void embedding(int64_t rows, int64_t vocab, int64_t cols, int often)
+{
+    struct job j = { .run = run_embed_bwd,
+                     .m = { random_mat(1, vocab, cols, speed.wide),
+                            random_mat(1, rows, cols, speed.type) },
+                     .labels = labels_of(rows, vocab, often) };
+    double changed = (double)rows * (10 - often) / 10 + (often > 0), rate;
+
+    rate = (double)cols *
+           ((double)rows * (double)kern_dtype_bytes(speed.type) +
+            2 * changed * (double)kern_dtype_bytes(speed.wide)) /
+           time_of(&j);
+    printf("%-20s %6lld x %6lld  %8.1f GB/s  %5.1f %% of copy  %d %% one token\n",
+           "embedding backward", (long long)rows, (long long)cols, rate / 1e9,
+           100 * rate / speed.copy, 10 * often);
+    kern_free(speed.device, j.labels);
+    drop(j.m[0]);
+    drop(j.m[1]);
 }
 
 static kr_status run_adamw(const struct job *j)
@@ -172,6 +201,9 @@ void speed_memory(void)
     operations(speed.small ? 8 : 32768, speed.small ? 72 : 768);
     cross_entropy(speed.small ? 8 : 8192, speed.small ? 104 : 50304);
     cross_entropy(speed.small ? 8 : 4096, speed.small ? 104 : 128256);
+    for (int often = 0; often <= 9; often += 3)
+        embedding(speed.small ? 300 : 16384, speed.small ? 104 : 50304,
+                  speed.small ? 72 : 4096, often);
     optimizer(speed.small ? 5000 : 256 << 20, speed.wide);
     if (speed.wide == KERN_F32) optimizer(speed.small ? 5000 : 256 << 20, KERN_BF16);
 }
