@@ -165,11 +165,6 @@ static kr_status matmul(struct kern_queue *q, struct kern_mat c, struct kern_mat
     ENTER(q, matmul, c, a, ta, b, tb, add);
 }
 
-static kr_status add_bias(struct kern_queue *q, struct kern_mat y, struct kern_mat b)
-{
-    ENTER(q, add_bias, y, b);
-}
-
 static kr_status sum_rows(struct kern_queue *q, struct kern_mat db, struct kern_mat dy,
                           bool add)
 {
@@ -177,14 +172,12 @@ static kr_status sum_rows(struct kern_queue *q, struct kern_mat db, struct kern_
 }
 
 kr_status kern_linear_fwd(struct kern_queue *q, struct kern_mat y, struct kern_mat x,
-                          struct kern_mat w, struct kern_mat b, bool add)
+                          struct kern_mat w, struct kern_mat b, struct kern_mat onto)
 {
     if (!sound(q, y) || !is(q, x, y.rows, w.cols) || !is(q, w, y.cols, x.cols) ||
-        !is_or_none(q, b, 1, y.cols))
+        !is_or_none(q, b, 1, y.cols) || !is_or_none(q, onto, y.rows, y.cols))
         return refuse("linear_fwd", x, w);
-    if (q->device->back->ops->linear_fwd) ENTER(q, linear_fwd, y, x, w, b, add);
-    TRY(matmul(q, y, x, false, w, true, add));
-    return b.at ? add_bias(q, y, b) : KR_OK;
+    ENTER(q, linear_fwd, y, x, w, b, onto);
 }
 
 kr_status kern_linear_bwd_x(struct kern_queue *q, struct kern_mat dx, struct kern_mat dy,
@@ -286,7 +279,7 @@ kr_status kern_linear_act_fwd(struct kern_queue *q, enum kern_act kind, struct k
         return refuse("linear_act_fwd", x, w);
     if (q->device->back->ops->linear_act_fwd)
         ENTER(q, linear_act_fwd, kind, y, u, x, w, b);
-    TRY(kern_linear_fwd(q, u, x, w, b, false));
+    TRY(kern_linear_fwd(q, u, x, w, b, kern_none));
     return kern_act_fwd(q, kind, y, u);
 }
 

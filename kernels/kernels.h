@@ -107,11 +107,11 @@ kr_status kern_add_round(struct kern_queue *q, struct kern_mat y, struct kern_ma
                          struct kern_mat b, const struct kern_round *r);
 
 /*
- * y = x w^T + b:   y (N, O)  x (N, I)  w (O, I)  b (1, O) or none.
- * `add` adds to y instead (residual).
+ * y = onto + x w^T + b:   y (N, O)  x (N, I)  w (O, I)  b (1, O) or none;
+ * onto (N, O), y itself or another (a residual), or none.
  */
 kr_status kern_linear_fwd(struct kern_queue *q, struct kern_mat y, struct kern_mat x,
-                          struct kern_mat w, struct kern_mat b, bool add);
+                          struct kern_mat w, struct kern_mat b, struct kern_mat onto);
 
 /* dx (N, I) [+]= dy (N, O) w (O, I). */
 kr_status kern_linear_bwd_x(struct kern_queue *q, struct kern_mat dx, struct kern_mat dy,
@@ -254,11 +254,9 @@ struct kern_ops {
      * c of the device's type or wide */
     kr_status (*matmul)(void *stream, struct kern_mat c, struct kern_mat a, bool ta,
                         struct kern_mat b, bool tb, bool add);
-    kr_status (*add_bias)(void *stream, struct kern_mat y, struct kern_mat b);
     kr_status (*sum_rows)(void *stream, struct kern_mat db, struct kern_mat dy, bool add);
-    /* opt: matmul and bias in one */
     kr_status (*linear_fwd)(void *stream, struct kern_mat y, struct kern_mat x,
-                            struct kern_mat w, struct kern_mat b, bool add);
+                            struct kern_mat w, struct kern_mat b, struct kern_mat onto);
     kr_status (*embed_fwd)(void *stream, struct kern_mat x, const int32_t *token,
                            struct kern_mat wte, struct kern_mat wpe, int64_t seq,
                            const int32_t *start);

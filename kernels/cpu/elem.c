@@ -84,14 +84,6 @@ kr_status CPU(scale)(void *stream, struct kern_mat y, struct kern_mat x, double 
     return KR_OK;
 }
 
-kr_status CPU(add_bias)(void *stream, struct kern_mat y, struct kern_mat b)
-{
-#pragma omp parallel for num_threads(team(stream, y.rows *y.cols))
-    for (int64_t i = 0; i < y.rows; i++)
-        add_span(row(y, i), row(y, i), row(b, 0), y.cols);
-    return KR_OK;
-}
-
 /* Each piece owns a stripe of columns and walks down all rows: the order of the sum is
  * that of the rows. */
 kr_status CPU(sum_rows)(void *stream, struct kern_mat db, struct kern_mat dy, bool add)

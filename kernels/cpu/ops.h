@@ -12,8 +12,9 @@ kr_status CPU(add_round)(void *stream, struct kern_mat y, struct kern_mat a,
                          struct kern_mat b, const struct kern_round *r);
 kr_status CPU(matmul)(void *stream, struct kern_mat c, struct kern_mat a, bool ta,
                       struct kern_mat b, bool tb, bool add);
-kr_status CPU(add_bias)(void *stream, struct kern_mat y, struct kern_mat b);
 kr_status CPU(sum_rows)(void *stream, struct kern_mat db, struct kern_mat dy, bool add);
+kr_status CPU(linear_fwd)(void *stream, struct kern_mat y, struct kern_mat x,
+                          struct kern_mat w, struct kern_mat b, struct kern_mat onto);
 kr_status CPU(embed_fwd)(void *stream, struct kern_mat x, const int32_t *token,
                          struct kern_mat wte, struct kern_mat wpe, int64_t seq,
                          const int32_t *start);

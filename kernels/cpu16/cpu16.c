@@ -88,14 +88,6 @@ static kr_status matmul(void *stream, struct kern_mat c, struct kern_mat a, bool
     RUN(&l, cpu_matmul(stream, out, left, ta, right, tb, add_to));
 }
 
-static kr_status add_bias(void *stream, struct kern_mat y, struct kern_mat b)
-{
-    struct lift l = { .stream = stream };
-    struct kern_mat bias = take(&l, b, READ), out = take(&l, y, CHANGE);
-
-    RUN(&l, cpu_add_bias(stream, out, bias));
-}
-
 static kr_status sum_rows(void *stream, struct kern_mat db, struct kern_mat dy,
                           bool add_to)
 {
@@ -105,22 +97,17 @@ static kr_status sum_rows(void *stream, struct kern_mat db, struct kern_mat dy,
     RUN(&l, cpu_sum_rows(stream, db, d, add_to));
 }
 
-static kr_status product_and_bias(void *stream, struct kern_mat y, struct kern_mat x,
-                                  struct kern_mat w, struct kern_mat b, bool add_to)
-{
-    TRY(cpu_matmul(stream, y, x, false, w, true, add_to));
-    return b.at ? cpu_add_bias(stream, y, b) : KR_OK;
-}
-
-/* In one, so that the product is not rounded before the bias is added. */
 static kr_status linear_fwd(void *stream, struct kern_mat y, struct kern_mat x,
-                            struct kern_mat w, struct kern_mat b, bool add_to)
+                            struct kern_mat w, struct kern_mat b, struct kern_mat onto)
 {
     struct lift l = { .stream = stream };
+    bool in_place = onto.at && onto.at == y.at;
     struct kern_mat in = take(&l, x, READ), weight = take(&l, w, READ);
-    struct kern_mat bias = take(&l, b, READ), out = take(&l, y, add_to ? CHANGE : WRITE);
+    struct kern_mat bias = take(&l, b, READ),
+                    out = take(&l, y, in_place ? CHANGE : WRITE);
+    struct kern_mat first = in_place ? out : take(&l, onto, READ);
 
-    RUN(&l, product_and_bias(stream, out, in, weight, bias, add_to));
+    RUN(&l, cpu_linear_fwd(stream, out, in, weight, bias, first));
 }
 
 static kr_status embed_fwd(void *stream, struct kern_mat x, const int32_t *token,
@@ -238,7 +225,6 @@ const struct kern_ops cpu16_table = {
     .scale = scale,
     .add_round = cpu_add_round,
     .matmul = matmul,
-    .add_bias = add_bias,
     .sum_rows = sum_rows,
     .linear_fwd = linear_fwd,
     .embed_fwd = embed_fwd,

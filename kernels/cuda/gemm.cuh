@@ -1,7 +1,7 @@
 /*
  * gemm.cuh - one matrix product, and who can run it.
  *
- *   c (M, N) [+]= op(a) op(b) + bias;  ta: a is (K, M), tb: b is (N, K)
+ *   c (M, N) = onto + op(a) op(b) + bias;  ta: a is (K, M), tb: b is (N, K)
  */
 #ifndef KERN_CUDA_GEMM_CUH
 #define KERN_CUDA_GEMM_CUH
@@ -10,7 +10,8 @@
 
 struct product {
     struct kern_mat c, a, b, bias; /* bias (1, N) or none */
-    bool ta, tb, add;
+    struct kern_mat onto;          /* as c; c itself, another or none */
+    bool ta, tb;
 
     int64_t inner() const { return ta ? a.rows : a.cols; }
 };

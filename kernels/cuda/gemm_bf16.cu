@@ -92,21 +92,22 @@ struct sharing {
 
 /* What becomes of two neighbours of a row. */
 template <typename C> struct finish {
-    view<C> c;
+    view<C> c, onto;  /* onto may have no matrix, or that of c */
     const bf16 *bias; /* or NULL */
-    bool add, paired; /* paired: two may be written at a time */
+    bool paired;      /* two may be written at a time */
 
     __device__ __forceinline__ void operator()(int64_t i, int64_t j, float x,
                                                float y) const
     {
         C *at = c.row(i) + j;
+        const C *to = onto.row(i) + j;
 
         if (i >= c.rows || j >= c.cols) return;
         if (bias) x += wide(bias[j]);
-        if (add) x += wide(at[0]);
+        if (onto.at) x += wide(to[0]);
         if (j + 1 < c.cols) {
             if (bias) y += wide(bias[j + 1]);
-            if (add) y += wide(at[1]);
+            if (onto.at) y += wide(to[1]);
             if (paired) return store(at, x, y);
             at[1] = narrow<C>(y);
         }
@@ -190,10 +191,11 @@ static sharing share(const product &p)
     return s;
 }
 
-/* c [+]= the parts in order, and the bias */
+/* c = the parts in order, the bias, and onto */
 template <typename C>
 static __global__ void __launch_bounds__(CELL_THREADS)
-    join_kernel(cells<C> c, cells<float> part, int64_t parts, cells<bf16> bias, bool add)
+    join_kernel(cells<C> c, cells<float> part, int64_t parts, cells<bf16> bias,
+                cells<C> onto)
 {
     EACH_CELL (i, j, c.m.rows, c.m.cols) {
         float v[CELL] = {}, w[CELL];
@@ -208,9 +210,9 @@ static __global__ void __launch_bounds__(CELL_THREADS)
 #pragma unroll
         for (int k = 0; k < CELL && bias.m.at; k++)
             v[k] += w[k];
-        if (add) c.load(w, i, j);
+        if (onto.m.at) onto.load(w, i, j);
 #pragma unroll
-        for (int k = 0; k < CELL && add; k++)
+        for (int k = 0; k < CELL && onto.m.at; k++)
             v[k] += w[k];
         c.store(i, j, v);
     }
@@ -234,11 +236,10 @@ static kr_status run_parts(void *stream, const product &p, const sharing &s)
     TRY(cuda_scratch(stream, &part.at, sizeof(float) * (size_t)(part.rows * ld)));
     part.cols = p.c.cols;
     TRY((multiply_all<TA, TB, float>(
-        stream, p, { { (float *)part.at, p.c.rows, p.c.cols, ld }, NULL, false, true },
-        s)));
+        stream, p, { { (float *)part.at, p.c.rows, p.c.cols, ld }, {}, NULL, true }, s)));
     return launch(stream, "matmul", join_kernel<C>, cell_grid(p.c.rows, p.c.cols),
                   CELL_THREADS, 0, cells_of<C>(p.c), cells_of<float>(part), s.parts,
-                  cells_of<bf16>(p.bias), p.add);
+                  cells_of<bf16>(p.bias), cells_of<C>(p.onto));
 }
 
 template <bool TA, bool TB, typename C>
@@ -248,7 +249,8 @@ static kr_status run(void *stream, const product &p)
 
     if (s.parts > 1) return run_parts<TA, TB, C>(stream, p, s);
     return multiply_all<TA, TB, C>(stream, p,
-                                   { view_of<C>(p.c), (const bf16 *)p.bias.at, p.add,
+                                   { view_of<C>(p.c), view_of<C>(p.onto),
+                                     (const bf16 *)p.bias.at,
                                      is_aligned(p.c, 2 * sizeof(C)) },
                                    s);
 }

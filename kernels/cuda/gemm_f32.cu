@@ -54,8 +54,8 @@ multiply_slice(float sum[8][8], float a[SLICE][SIDE], float b[SLICE][SIDE], int 
 
 template <bool TA, bool TB>
 static __global__ void __launch_bounds__(THREADS)
-    gemm_kernel(view<float> c, view<float> a, view<float> b, const float *bias, bool add,
-                int64_t inner)
+    gemm_kernel(view<float> c, view<float> a, view<float> b, const float *bias,
+                view<float> onto, int64_t inner)
 {
     __shared__ __align__(16) float left[SLICE][SIDE], right[SLICE][SIDE];
     const int ty = threadIdx.x / 16, tx = threadIdx.x % 16;
@@ -78,7 +78,7 @@ static __global__ void __launch_bounds__(THREADS)
 
             if (i >= c.rows || j >= c.cols) continue;
             if (bias) sum[m][n] += bias[j];
-            c.row(i)[j] = add ? c.row(i)[j] + sum[m][n] : sum[m][n];
+            c.row(i)[j] = onto.at ? onto.row(i)[j] + sum[m][n] : sum[m][n];
         }
 }
 
@@ -88,7 +88,7 @@ template <bool TA, bool TB> static kr_status run(void *stream, const product &p)
 
     return launch(stream, "matmul", gemm_kernel<TA, TB>, dim3((unsigned)tiles), THREADS,
                   0, view_of<float>(p.c), view_of<float>(p.a), view_of<float>(p.b),
-                  (const float *)p.bias.at, p.add, p.inner());
+                  (const float *)p.bias.at, view_of<float>(p.onto), p.inner());
 }
 
 kr_status gemm_f32(void *stream, const product &p)

@@ -11,8 +11,9 @@ static bool library_takes(void *stream, const product &p)
 static kr_status by_library(void *stream, const product &p)
 {
     TRY(cuda_ready(stream));
+    if (p.onto.at && p.onto.at != p.c.at) TRY(cuda_copy(stream, p.c, p.onto));
     TRY(cuda_blas_matmul(cuda_blas_of(stream), cuda_handle(stream), p.c, p.a, p.ta, p.b,
-                         p.tb, p.add));
+                         p.tb, p.onto.at != NULL));
     TRY(cuda_ran(stream, "matmul"));
     return p.bias.at ? cuda_add_bias(stream, p.c, p.bias) : KR_OK;
 }
@@ -43,15 +44,15 @@ static kr_status run(void *stream, const product &p)
 kr_status cuda_matmul(void *stream, struct kern_mat c, struct kern_mat a, bool ta,
                       struct kern_mat b, bool tb, bool add)
 {
-    const product p = { c, a, b, kern_none, ta, tb, add };
+    const product p = { c, a, b, kern_none, add ? c : kern_none, ta, tb };
 
     return run(stream, p);
 }
 
 kr_status cuda_linear_fwd(void *stream, struct kern_mat y, struct kern_mat x,
-                          struct kern_mat w, struct kern_mat b, bool add)
+                          struct kern_mat w, struct kern_mat b, struct kern_mat onto)
 {
-    const product p = { y, x, w, b, false, true, add };
+    const product p = { y, x, w, b, onto, false, true };
 
     return run(stream, p);
 }
@@ -60,10 +61,10 @@ kr_status cuda_linear_act_fwd(void *stream, enum kern_act kind, struct kern_mat 
                               struct kern_mat u, struct kern_mat x, struct kern_mat w,
                               struct kern_mat b)
 {
-    const product p = { y, x, w, b, false, true, false };
+    const product p = { y, x, w, b, kern_none, false, true };
 
     if (!cuda_blas_of(stream) && sm90_gemm_act_takes(stream, kind, p, u))
         return sm90_gemm_act(stream, kind, p, u);
-    TRY(cuda_linear_fwd(stream, u, x, w, b, false));
+    TRY(cuda_linear_fwd(stream, u, x, w, b, kern_none));
     return cuda_act_fwd(stream, kind, y, u);
 }

@@ -16,10 +16,11 @@ kr_status cuda_add_round(void *stream, struct kern_mat y, struct kern_mat a,
                          struct kern_mat b, const struct kern_round *r);
 kr_status cuda_matmul(void *stream, struct kern_mat c, struct kern_mat a, bool ta,
                       struct kern_mat b, bool tb, bool add);
-kr_status cuda_add_bias(void *stream, struct kern_mat y, struct kern_mat b);
 kr_status cuda_sum_rows(void *stream, struct kern_mat db, struct kern_mat dy, bool add);
 kr_status cuda_linear_fwd(void *stream, struct kern_mat y, struct kern_mat x,
-                          struct kern_mat w, struct kern_mat b, bool add);
+                          struct kern_mat w, struct kern_mat b, struct kern_mat onto);
+/* y += b, for products that another library makes */
+kr_status cuda_add_bias(void *stream, struct kern_mat y, struct kern_mat b);
 kr_status cuda_embed_fwd(void *stream, struct kern_mat x, const int32_t *token,
                          struct kern_mat wte, struct kern_mat wpe, int64_t seq,
                          const int32_t *start);

@@ -25,8 +25,9 @@ static int kind_of(const product &p)
 static bool takes_output(const product &p)
 {
     if (p.c.type == KERN_BF16)
-        return tensor_box_takes(p.c) && (uintptr_t)p.bias.at % 4 == 0;
-    return is_aligned(p.c, 16) && !p.bias.at;
+        return tensor_box_takes(p.c) && (uintptr_t)p.bias.at % 4 == 0 &&
+               is_aligned(p.onto, 4);
+    return is_aligned(p.c, 16) && !p.bias.at; /* onto is c or none: cuda_matmul */
 }
 
 bool sm90_gemm_takes(void *stream, const product &p)

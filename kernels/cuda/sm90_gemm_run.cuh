@@ -23,9 +23,9 @@ template <class S> static struct gemm_args gemm_args_of(const product &p, int32_
     g.n = (int32_t)p.c.cols;
     g.k = (int32_t)p.inner();
     g.split = split;
-    g.c = S::out == GEMM_F32 || p.add ? p.c.at : NULL;
-    g.ldc = p.c.ld;
-    g.add = p.add;
+    g.c = S::out == GEMM_F32 ? p.c.at : p.onto.at;
+    g.ldc = S::out == GEMM_F32 ? p.c.ld : p.onto.ld;
+    g.add = p.onto.at != NULL;
     g.bias = (const bf16 *)p.bias.at;
     return g;
 }

@@ -9,7 +9,6 @@ const struct kern_ops cuda_table = {
     .scale = cuda_scale,
     .add_round = cuda_add_round,
     .matmul = cuda_matmul,
-    .add_bias = cuda_add_bias,
     .sum_rows = cuda_sum_rows,
     .linear_fwd = cuda_linear_fwd,
     .embed_fwd = cuda_embed_fwd,

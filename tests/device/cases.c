@@ -126,19 +126,25 @@ static void linear_fwd_make(struct lab *l)
 {
     int64_t n = lab_dim(l), o = lab_dim(l), i = lab_dim(l);
 
-    l->n[0] = lab_flip(l); /* add */
+    static const int64_t onto[] = { -1, 0, 4 }; /* nothing, y, another */
+
+    l->n[0] = onto[lab_draw(l, 3)];
     l->n[1] = lab_flip(l); /* bias */
-    lab_tensor(l, l->n[0] ? LAB_CHANGE : LAB_OUT, lab_type(l), n, o, 0, 1);
+    lab_tensor(l, l->n[0] == 0 ? LAB_CHANGE : LAB_OUT, lab_type(l), n, o, 0, 1);
     lab_tensor(l, LAB_IN, lab_type(l), n, i, 0, 1);
     lab_tensor(l, LAB_IN, lab_type(l), o, i, 0, 1 / sqrt((double)i));
     lab_tensor(l, LAB_IN, lab_type(l), 1, o, 0, 1);
+    lab_tensor(l, LAB_IN, lab_type(l), n, o, 0, 1);
     sums_of(l, i);
-    SHAPE(l, "N %lld O %lld I %lld", ll(n), ll(o), ll(i));
+    SHAPE(l, "N %lld O %lld I %lld%s", ll(n), ll(o), ll(i),
+          l->n[0] < 0 ? ""
+          : l->n[0]   ? ", onto another"
+                      : ", onto y");
 }
 static kr_status linear_fwd_call(struct lab *l, int s)
 {
     return kern_linear_fwd(Q(l, s), M(l, s, 0), M(l, s, 1), M(l, s, 2),
-                           M(l, s, l->n[1] ? 3 : -1), l->n[0] != 0);
+                           M(l, s, l->n[1] ? 3 : -1), M(l, s, (int)l->n[0]));
 }
 
 static void linear_bwd_x_make(struct lab *l)

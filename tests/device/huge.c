@@ -135,7 +135,7 @@ static void make_linear(struct huge *h, int64_t rows)
 static kr_status call_linear(struct huge *h, int64_t first, int64_t n)
 {
     return kern_linear_fwd(h->q, kern_rows(h->m[OUT], first, n),
-                           kern_rows(h->m[A], first, n), h->m[B], kern_none, false);
+                           kern_rows(h->m[A], first, n), h->m[B], kern_none, kern_none);
 }
 static kr_status call_linear_x(struct huge *h, int64_t first, int64_t n)
 {

@@ -157,11 +157,15 @@ static void linear_rounds_once(void)
 {
     struct pair x = pair(9, 70, 75, 1), w = pair(33, 70, 70, 2), b = pair(1, 33, 33, 3);
     struct pair y = pair(9, 33, 40, 4), dx = pair(9, 70, 71, 5);
+    struct pair onto = pair(9, 33, 35, 8);
     struct pair dw = wide_pair(33, 70, 6), db = wide_pair(1, 33, 7);
 
-    BOTH(kern_linear_fwd(q, y.narrow, x.narrow, w.narrow, b.narrow, true),
-         kern_linear_fwd(wide_q, y.wide, x.wide, w.wide, b.wide, true));
+    BOTH(kern_linear_fwd(q, y.narrow, x.narrow, w.narrow, b.narrow, y.narrow),
+         kern_linear_fwd(wide_q, y.wide, x.wide, w.wide, b.wide, y.wide));
     CHECK_I64(differing(y), ==, 0);
+    BOTH(kern_linear_fwd(q, y.narrow, x.narrow, w.narrow, b.narrow, onto.narrow),
+         kern_linear_fwd(wide_q, y.wide, x.wide, w.wide, b.wide, onto.wide));
+    CHECK_I64(differing(y) + differing(onto), ==, 0);
     y = pair(9, 33, 40, 4);
     BOTH(kern_linear_bwd_x(q, dx.narrow, y.narrow, w.narrow, true),
          kern_linear_bwd_x(wide_q, dx.wide, y.wide, w.wide, true));

@@ -105,7 +105,7 @@ static void begin(void) { memset(&op, 0, sizeof op); }
 
 static kr_status linear_fwd(void)
 {
-    return kern_linear_fwd(q, op.y, op.in[0], op.in[1], op.in[2], false);
+    return kern_linear_fwd(q, op.y, op.in[0], op.in[1], op.in[2], kern_none);
 }
 
 static kr_status linear_bwd(void)
@@ -470,7 +470,7 @@ static uint64_t run_all(const char *name, int threads)
     if (kern_device_open(&d, name, 0, threads) ||
         kern_queue_open(&s, d, KERN_QUEUE_COMPUTE))
         abort();
-    STEP(kern_linear_fwd(s, y, x, ww, row, false), out);
+    STEP(kern_linear_fwd(s, y, x, ww, row, kern_none), out);
     STEP(kern_linear_bwd_w(s, ww, row, y, x, true), w);
     STEP(kern_norm_fwd(s, KERN_LAYERNORM, y, st, x, row, row, 1e-5), out);
     STEP(kern_norm_bwd(s, KERN_LAYERNORM, g, false, row, kern_none, true, y, x, row, st),

@@ -1,6 +1,7 @@
 /*
  * Front doors: operands that do not fit are refused with one line, nothing runs and
- * nothing is written.  (What operations compute: t_op_grads.c.)
+ * nothing is written.  And where a product may be added.  (What operations compute:
+ * t_op_grads.c.)
  */
 #include "base/log.h"
 #include "kernels/kernels.h"
@@ -82,17 +83,43 @@ static void linear_wants_inner_sizes_that_meet(void)
     int refused = 0;
 
     begin();
-    NO(kern_linear_fwd(q, mat(4, 5), mat(4, 3), mat(5, 2), kern_none, false));
-    NO(kern_linear_fwd(q, mat(4, 5), mat(4, 3), mat(3, 5), kern_none, false));
-    NO(kern_linear_fwd(q, mat(4, 5), mat(3, 3), mat(5, 3), kern_none, false));
-    NO(kern_linear_fwd(q, mat(4, 5), mat(4, 3), mat(5, 3), mat(1, 4), false));
-    NO(kern_linear_fwd(q, mat(4, 5), mat(4, 3), kern_none, kern_none, false));
+    NO(kern_linear_fwd(q, mat(4, 5), mat(4, 3), mat(5, 2), kern_none, kern_none));
+    NO(kern_linear_fwd(q, mat(4, 5), mat(4, 3), mat(3, 5), kern_none, kern_none));
+    NO(kern_linear_fwd(q, mat(4, 5), mat(3, 3), mat(5, 3), kern_none, kern_none));
+    NO(kern_linear_fwd(q, mat(4, 5), mat(4, 3), mat(5, 3), mat(1, 4), kern_none));
+    NO(kern_linear_fwd(q, mat(4, 5), mat(4, 3), kern_none, kern_none, kern_none));
+    NO(kern_linear_fwd(q, mat(4, 5), mat(4, 3), mat(5, 3), kern_none, mat(4, 3)));
+    NO(kern_linear_fwd(q, mat(4, 5), mat(4, 3), mat(5, 3), kern_none, mat(3, 5)));
     NO(kern_linear_bwd_x(q, mat(4, 3), mat(4, 5), mat(3, 5), false));
     NO(kern_linear_bwd_x(q, mat(4, 3), mat(5, 5), mat(5, 3), false));
     NO(kern_linear_bwd_w(q, mat(5, 3), kern_none, mat(4, 5), mat(3, 3), false));
     NO(kern_linear_bwd_w(q, mat(5, 2), kern_none, mat(4, 5), mat(4, 3), false));
     NO(kern_linear_bwd_w(q, mat(5, 3), mat(1, 3), mat(4, 5), mat(4, 3), false));
     untouched(refused);
+}
+
+/* Several blocks of it, in and beside the corners. */
+static void a_product_onto_another_matrix_has_the_bits_of_one_onto_a_copy(void)
+{
+    enum { N = 300, O = 530, I = 70, ALL = 2 * N * O + N * I + O * I + O };
+    float *at = NULL, *y[2];
+    struct kern_mat x, w, b, onto, out[2];
+
+    CHECK_I64(kern_alloc(device, &at, (ALL + N * O) * sizeof *at, "test"), ==, KR_OK);
+    for (int i = 0; i < ALL + N * O; i++)
+        at[i] = (float)(i % 2003 * 7919 % 1999 - 1000) / 37.0f;
+    out[0] = kern_mat(y[0] = at, N, O, KERN_F32);
+    out[1] = kern_mat(y[1] = at + N * O, N, O, KERN_F32);
+    onto = kern_mat(at + 2 * N * O, N, O, KERN_F32);
+    x = kern_mat(at + 3 * N * O, N, I, KERN_F32);
+    w = kern_mat(at + 3 * N * O + N * I, O, I, KERN_F32);
+    b = kern_mat(at + 3 * N * O + N * I + O * I, 1, O, KERN_F32);
+    CHECK_I64(kern_linear_fwd(q, out[0], x, w, b, onto), ==, KR_OK);
+    CHECK_I64(kern_copy(q, out[1], onto), ==, KR_OK);
+    CHECK_I64(kern_linear_fwd(q, out[1], x, w, b, out[1]), ==, KR_OK);
+    CHECK(memcmp(y[0], y[1], N * O * sizeof *at) == 0);
+    CHECK(y[0][0] != at[2 * N * O]);
+    kern_free(device, at);
 }
 
 static void embedding_wants_whole_sequences_and_enough_positions(void)
@@ -182,8 +209,8 @@ static void nothing_is_a_fine_amount_of_work(void)
     begin();
     CHECK_I64(kern_fill(q, mat(0, 3), 1), ==, KR_OK);
     CHECK_I64(kern_copy(q, mat(0, 3), mat(0, 3)), ==, KR_OK);
-    CHECK_I64(kern_linear_fwd(q, mat(0, 5), mat(0, 3), mat(5, 3), kern_none, false), ==,
-              KR_OK);
+    CHECK_I64(kern_linear_fwd(q, mat(0, 5), mat(0, 3), mat(5, 3), kern_none, kern_none),
+              ==, KR_OK);
     CHECK_I64(kern_act_fwd(q, KERN_SWIGLU, mat(0, 3), mat(0, 6)), ==, KR_OK);
     untouched(0);
 }
@@ -203,6 +230,7 @@ int main(void)
     log_capture(count_lines, &lines);
     RUN(elementwise_operations_want_one_shape);
     RUN(linear_wants_inner_sizes_that_meet);
+    RUN(a_product_onto_another_matrix_has_the_bits_of_one_onto_a_copy);
     RUN(embedding_wants_whole_sequences_and_enough_positions);
     RUN(norms_and_activations_want_their_rows);
     RUN(rope_and_attention_want_heads_that_fill_the_columns);

@@ -155,12 +155,12 @@ static bool part_of(const struct block_env *e, const struct block_params *w, int
     return true;
 }
 
-/* y [+]= x w^T + b, and what the adapters add. */
+/* y = onto + x w^T + b, and what the adapters add; onto may be none. */
 static kr_status linear_fwd(const struct block_env *e, const struct block_params *w,
                             enum block_matrix m, struct kern_mat y, struct kern_mat x,
-                            bool add)
+                            struct kern_mat onto)
 {
-    TRY(kern_linear_fwd(e->q, y, x, w->w[m], w->b[m], add));
+    TRY(kern_linear_fwd(e->q, y, x, w->w[m], w->b[m], onto));
     for (int i = 0; i < LORA_SITES; i++) {
         struct kern_mat part = y;
 
@@ -214,13 +214,12 @@ static kr_status join_fwd(const struct block_env *e, const struct block_params *
     const struct model_shape *s = e->shape;
 
     if (s->family->sandwich) {
-        TRY(linear_fwd(e, w, j->m, j->raw, j->in, false));
+        TRY(linear_fwd(e, w, j->m, j->raw, j->in, kern_none));
         TRY(kern_norm_fwd(e->q, s->family->norm, out, j->stats, j->raw, j->norm,
                           j->norm_bias, model_norm_eps(s)));
         return kern_add(e->q, out, out, x);
     }
-    TRY(kern_copy(e->q, out, x));
-    return linear_fwd(e, w, j->m, out, j->in, true);
+    return linear_fwd(e, w, j->m, out, j->in, x);
 }
 
 /* d: gradient of the sum, unchanged; d_in of what the last matrix read.  dj: where the
@@ -268,7 +267,7 @@ static kr_status rise(const struct block_env *e, const struct block_params *w,
 
     for (int i = 0; i < LORA_SITES; i++)
         if (part_of(e, w, i, BLOCK_UP, &part)) {
-            TRY(linear_fwd(e, w, BLOCK_UP, a->up, a->normed2, false));
+            TRY(linear_fwd(e, w, BLOCK_UP, a->up, a->normed2, kern_none));
             return activate(e, a);
         }
     return kern_linear_act_fwd(e->q, e->shape->family->act, a->act, a->up, a->normed2,
@@ -284,7 +283,7 @@ static kr_status up_to_act(const struct block_env *e, const struct block_params 
     struct kern_mat qkv = kern_rows(a->qkv, e->past, a->x.rows);
 
     TRY(norm_before_attention(e, w, a));
-    TRY(linear_fwd(e, w, BLOCK_QKV, qkv, a->normed1, false));
+    TRY(linear_fwd(e, w, BLOCK_QKV, qkv, a->normed1, kern_none));
     TRY(rotate(e, qkv, false));
     TRY(kern_attention_fwd(e->q, a->att, a->lse, a->qkv, &heads));
     TRY(join_fwd(e, w, &attention, a->mid, a->x));

@@ -5,7 +5,7 @@
 static kr_status squeeze(const struct lora_env *e, const struct lora_pair *w,
                          struct kern_mat x)
 {
-    TRY(kern_linear_fwd(e->q, e->low, x, w->a, kern_none, false));
+    TRY(kern_linear_fwd(e->q, e->low, x, w->a, kern_none, kern_none));
     return kern_scale(e->q, e->low, e->low, e->scale);
 }
 
@@ -13,7 +13,7 @@ kr_status lora_fwd(const struct lora_env *e, const struct lora_pair *w, struct k
                    struct kern_mat x)
 {
     TRY(squeeze(e, w, x));
-    return kern_linear_fwd(e->q, y, e->low, w->b, kern_none, true);
+    return kern_linear_fwd(e->q, y, e->low, w->b, kern_none, y);
 }
 
 kr_status lora_bwd(const struct lora_env *e, const struct lora_pair *w,

@@ -53,7 +53,7 @@ static kr_status chunk_loss(struct model *m, const struct head *h, const struct 
 {
     struct kern_mat logits = first_rows(m->logits, n), x = kern_rows(m->normed, at, n);
 
-    TRY(kern_linear_fwd(m->q, logits, x, h->matrix, kern_none, false));
+    TRY(kern_linear_fwd(m->q, logits, x, h->matrix, kern_none, kern_none));
     return kern_cross_entropy(m->q, kern_cols(m->loss, at, n),
                               grad_scale != 0 ? logits : kern_none, logits, b->label + at,
                               grad_scale);
@@ -133,7 +133,7 @@ kr_status head_logits(struct model *m, const struct weights *w, const struct bat
     TRY(acquire(m, w, &h));
     TRY_OR(st, norm_last(m, &h, rows), done);
     st = kern_linear_fwd(m->q, logits, kern_rows(m->normed, rows - 1, 1), h.matrix,
-                         kern_none, false);
+                         kern_none, kern_none);
 done:
     release(w, &h);
     return st;

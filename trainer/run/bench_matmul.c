@@ -37,7 +37,7 @@ static kr_status ours(struct kern_queue *q, const struct product *p, int way)
     struct kern_mat y = kern_mat(p->y, p->n, p->out, KERN_F32);
     struct kern_mat w = kern_mat(p->w, p->out, p->in, KERN_F32);
 
-    if (way == 0) return kern_linear_fwd(q, y, x, w, kern_none, false);
+    if (way == 0) return kern_linear_fwd(q, y, x, w, kern_none, kern_none);
     if (way == 1) return kern_linear_bwd_x(q, x, y, w, false);
     return kern_linear_bwd_w(q, w, kern_none, y, x, false);
 }

@@ -88,7 +88,7 @@ static kr_status run_square(struct trainer *t, const struct square *s, double *r
     TRY(comm_agree(t->comm, KR_OK));
     start = clock_now();
     for (int i = 0; i < 4; i++)
-        TRY(kern_linear_fwd(t->q, s->c, s->a, s->b, kern_none, false));
+        TRY(kern_linear_fwd(t->q, s->c, s->a, s->b, kern_none, kern_none));
     TRY(kern_queue_sync(t->q));
     TRY(comm_agree(t->comm, KR_OK));
     *rate =

@@ -22,7 +22,7 @@ static const struct layer layers[] = {
 /* m: y, x, w, dw */
 static kr_status forward(const struct job *j)
 {
-    return kern_linear_fwd(speed.q, j->m[0], j->m[1], j->m[2], kern_none, false);
+    return kern_linear_fwd(speed.q, j->m[0], j->m[1], j->m[2], kern_none, kern_none);
 }
 static kr_status data_grad(const struct job *j)
 {

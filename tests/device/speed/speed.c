@@ -45,7 +45,7 @@ static double peak_of(const char *about)
 /* Clocks oscillate for some seconds before they settle. */
 static kr_status run_warm(const struct job *j)
 {
-    return kern_linear_fwd(speed.q, j->m[0], j->m[1], j->m[2], kern_none, false);
+    return kern_linear_fwd(speed.q, j->m[0], j->m[1], j->m[2], kern_none, kern_none);
 }
 
 static void warm_up(void)

@@ -98,14 +98,10 @@ static kr_status t_matmul(void *s, struct kern_mat c, struct kern_mat a, bool ta
           c, a, ta, b, tb, add);
 }
 static kr_status t_linear_fwd(void *s, struct kern_mat y, struct kern_mat x,
-                              struct kern_mat w, struct kern_mat b, bool add)
+                              struct kern_mat w, struct kern_mat b, struct kern_mat onto)
 {
-    TRACE("product, forward", product(y, x.cols), size(x) + size(w) + written(y, add),
-          linear_fwd, y, x, w, b, add);
-}
-static kr_status t_add_bias(void *s, struct kern_mat y, struct kern_mat b)
-{
-    TRACE("bias", 0, 2 * size(y), add_bias, y, b);
+    TRACE("product, forward", product(y, x.cols),
+          size(x) + size(w) + size(y) + size(onto), linear_fwd, y, x, w, b, onto);
 }
 static kr_status t_sum_rows(void *s, struct kern_mat db, struct kern_mat dy, bool add)
 {
@@ -215,7 +211,6 @@ static const struct kern_ops traced = {
     .scale = t_scale,
     .add_round = t_add_round,
     .matmul = t_matmul,
-    .add_bias = t_add_bias,
     .sum_rows = t_sum_rows,
     .linear_fwd = t_linear_fwd,
     .embed_fwd = t_embed_fwd,
