@@ -241,7 +241,7 @@ fuzz.src  := $(base.src) $(addprefix checkpoints/,manifest.c safetensors.c st_fo
              $(addprefix scheduler/,wire.c nodes.c) trainer/run/settings.c \
              $(addprefix trainer/model/,family.c lora.c) \
              $(addprefix trainer/data/,tokens.c tokenizer.c tokenizer_file.c steps_file.c steps.c \
-             pattern.c added.c bpe.c words.c object.c)
+             pattern.c added.c bpe.c object.c)
 $(O)/fuzz/%.o: %.c
 	@mkdir -p $(@D)
 	$(call q,FUZZ)$(FUZZ_CC) $(CPPFLAGS) $(FUZZ_FLAGS) -c -o $@ $<

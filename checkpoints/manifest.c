@@ -32,9 +32,7 @@ int64_t manifest_blocks(const struct ckpt_tensor *t, int64_t count)
 
 int32_t manifest_find(const struct manifest *m, const char *name)
 {
-    for (int32_t i = 0; i < m->tensor_count; i++)
-        if (strcmp(m->tensors[i].name, name) == 0) return i;
-    return -1;
+    return (int32_t)words_find(&m->names, name, strlen(name));
 }
 
 void manifest_free(struct manifest *m)
@@ -46,6 +44,7 @@ void manifest_free(struct manifest *m)
     mem_free(m->shards);
     mem_free(m->settings);
     mem_free(m->about);
+    words_free(&m->names);
     *m = (struct manifest){ 0 };
 }
 
@@ -315,53 +314,26 @@ static kr_status read_head(const struct reader *r, const cJSON *root)
 
 /* ---- consistency ------------------------------------------------------------------------ */
 
-static int by_name(const void *a, const void *b)
+/* Add a name that must not be there yet. */
+static kr_status add_name(const struct reader *r, struct words *names, const char *name)
 {
-    return strcmp(((const struct ckpt_tensor *)a)->name,
-                  ((const struct ckpt_tensor *)b)->name);
-}
+    int64_t number, before = names->count;
 
-static int by_file(const void *a, const void *b)
-{
-    return strcmp(((const struct ckpt_shard *)a)->file,
-                  ((const struct ckpt_shard *)b)->file);
-}
-
-/* Do two neighbours of the sorted list compare equal? */
-static bool has_twins(void *list, int32_t count, size_t size,
-                      int (*compare)(const void *, const void *))
-{
-    char *at = list;
-
-    qsort(list, (size_t)count, size, compare);
-    for (int32_t i = 1; i < count; i++)
-        if (compare(at + (size_t)(i - 1) * size, at + (size_t)i * size) == 0) return true;
-    return false;
+    TRY(words_add(names, name, strlen(name), &number));
+    return number == before ? KR_OK : bad(r, "a name occurs twice");
 }
 
 static kr_status names_differ(const struct reader *r)
 {
-    const struct manifest *m = r->m;
-    struct ckpt_tensor *tensors = NULL;
-    struct ckpt_shard *shards = NULL;
-    bool twins = false;
-    kr_status st;
+    struct manifest *m = r->m;
+    struct words files = { 0 };
+    kr_status st = KR_OK;
 
-    TRY_OR(st, mem_alloc(&tensors, (size_t)m->tensor_count, sizeof *tensors, "names"),
-           done);
-    TRY_OR(st, mem_alloc(&shards, (size_t)m->shard_count, sizeof *shards, "names"), done);
-    if (m->tensor_count)
-        memcpy(tensors, m->tensors, (size_t)m->tensor_count * sizeof *tensors);
-    if (m->shard_count)
-        memcpy(shards, m->shards, (size_t)m->shard_count * sizeof *shards);
-    if (m->tensor_count)
-        twins |= has_twins(tensors, m->tensor_count, sizeof *tensors, by_name);
-    if (m->shard_count)
-        twins |= has_twins(shards, m->shard_count, sizeof *shards, by_file);
-    if (twins) st = bad(r, "a name occurs twice");
-done:
-    mem_free(tensors);
-    mem_free(shards);
+    for (int32_t i = 0; i < m->tensor_count && st == KR_OK; i++)
+        st = add_name(r, &m->names, m->tensors[i].name);
+    for (int32_t i = 0; i < m->shard_count && st == KR_OK; i++)
+        st = add_name(r, &files, m->shards[i].file);
+    words_free(&files);
     return st;
 }
 

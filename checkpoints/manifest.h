@@ -16,6 +16,7 @@
 
 #include <stdint.h>
 
+#include "base/words.h"
 #include "kernels/device.h" /* enum kern_dtype */
 
 enum { MANIFEST_VERSION = 1, CKPT_NAME = 128, CKPT_BLOCK = 1 << 22 /* bytes */ };
@@ -53,6 +54,7 @@ struct manifest {
     struct ckpt_range *ranges; /* by tensor, then begin */
     struct ckpt_shard *shards;
     int32_t tensor_count, range_count, shard_count;
+    struct words names; /* of the tensors, in their order, once the manifest was read */
 };
 
 /* Number of blocks of a range. */
@@ -70,7 +72,7 @@ kr_status manifest_parse(struct manifest *out, const char *text, size_t bytes,
 kr_status manifest_read(struct manifest *out, const char *folder);
 void manifest_free(struct manifest *m);
 
-/* Index of a tensor by name, -1 if there is none. */
+/* Index of a tensor of a manifest that was read, by name; -1: there is none. */
 int32_t manifest_find(const struct manifest *m, const char *name);
 
 #endif

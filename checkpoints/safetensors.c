@@ -381,10 +381,11 @@ kr_status st_read(const struct st_file *f, const struct st_tensor *t, int64_t fi
                   int64_t count, float *out)
 {
     size_t width = (size_t)types[t->type].bits / 8;
+    size_t room = (size_t)(count < PIECE ? count : PIECE);
     char *raw = NULL;
     kr_status st = KR_OK;
 
-    TRY(mem_alloc(&raw, PIECE, width, "a buffer to read into"));
+    TRY(mem_alloc(&raw, room, width, "a buffer to read into"));
     for (int64_t at = 0; at < count && st == KR_OK; at += PIECE) {
         int64_t n = count - at < PIECE ? count - at : PIECE;
 
@@ -425,10 +426,11 @@ done:
 kr_status st_write(struct st_writer *w, int type, const float *from, int64_t count)
 {
     size_t width = (size_t)types[type].bits / 8;
+    size_t room = (size_t)(count < PIECE ? count : PIECE);
     char *raw = NULL;
     kr_status st = KR_OK;
 
-    TRY(mem_alloc(&raw, PIECE, width, "a buffer to write from"));
+    TRY(mem_alloc(&raw, room, width, "a buffer to write from"));
     for (int64_t at = 0; at < count && st == KR_OK; at += PIECE) {
         int64_t n = count - at < PIECE ? count - at : PIECE;
 

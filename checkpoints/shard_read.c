@@ -20,7 +20,7 @@ enum {
 
 /* What reading needs besides the place to read to. */
 struct desk {
-    char *block; /* CKPT_BLOCK bytes, once a block is needed in part */
+    char *block; /* the largest block there is, once one is needed in part */
     struct hash *hash;
 };
 
@@ -36,9 +36,11 @@ static kr_status set_desk(struct desk *d)
     return d->hash ? KR_OK : KR_FAIL(KR_ERR_MEM, "no memory for a checksum");
 }
 
-static kr_status need_block(struct desk *d)
+/* `bytes`: of the largest range whose blocks are to fit. */
+static kr_status need_block(struct desk *d, uint64_t bytes)
 {
-    return d->block ? KR_OK : mem_alloc(&d->block, CKPT_BLOCK, 1, "a block");
+    if (d->block) return KR_OK;
+    return mem_alloc(&d->block, bytes < CKPT_BLOCK ? bytes : CKPT_BLOCK, 1, "a block");
 }
 
 static uint64_t range_bytes(const struct ckpt_tensor *tensors, const struct ckpt_range *r)
@@ -64,7 +66,7 @@ static kr_status open_shard(const struct manifest *m, const char *folder, int32_
 
 /* ---- blocks ----------------------------------------------------------------------------- */
 
-/* Read block b of range r into buf (CKPT_BLOCK bytes) and check it. */
+/* Read block b of range r into buf, which has room for it, and check it. */
 static kr_status read_block(int fd, const char *path, const struct ckpt_range *r,
                             uint64_t bytes, int64_t b, char *buf, struct hash *h)
 {
@@ -107,11 +109,12 @@ struct span {
 static kr_status span_block(struct span *s, int64_t b, struct desk *d)
 {
     uint64_t lo = (uint64_t)b * CKPT_BLOCK;
+    uint64_t hi = lo + CKPT_BLOCK < s->bytes ? lo + CKPT_BLOCK : s->bytes;
 
-    if (lo >= s->begin && lo + CKPT_BLOCK <= s->end)
+    if (lo >= s->begin && hi <= s->end)
         return read_block(s->fd, s->path, s->range, s->bytes, b, s->out + (lo - s->begin),
                           d->hash);
-    TRY(need_block(d));
+    TRY(need_block(d, s->bytes));
     TRY(read_block(s->fd, s->path, s->range, s->bytes, b, d->block, d->hash));
     take(s->out, d->block, s->begin, s->end, b);
     return KR_OK;
@@ -282,7 +285,7 @@ kr_status shard_verify(const struct manifest *m, const char *folder, int32_t sha
 
     TRY(shard_check_frame(m, folder, shard));
     TRY(set_desk(&d));
-    TRY_OR(st, need_block(&d), done);
+    TRY_OR(st, need_block(&d, CKPT_BLOCK), done);
     TRY_OR(st, open_shard(m, folder, shard, path, &fd), done);
     for (int32_t i = 0; i < m->range_count && st == KR_OK; i++) {
         const struct ckpt_range *r = &m->ranges[i];

@@ -5,6 +5,8 @@
  * The imported model must have the golden loss, so every name, layout and packing is
  * right; what is exported again must be the same tensors, bit for bit.
  */
+#include <time.h>
+
 #include "base/mem.h"
 #include "tests/unit/hf_models.h"
 
@@ -249,6 +251,35 @@ static void what_is_there_is_not_overwritten(void)
     drop_model(&m);
 }
 
+/* Every tensor by its name, and from its parameter. */
+static void a_deep_model_is_planned_quickly(void)
+{
+    struct model_shape shape = {
+        .family = &families[FAMILY_LLAMA], 8000, 4, 1, 1, 4, 4, 4, 4
+    };
+    clock_t begin = clock(); /* of this process: others may be busy */
+    struct params params;
+    struct hf_plan plan;
+    int32_t seen = 0;
+
+    rig_must(params_build(&params, &shape));
+    rig_must(hf_plan_build(&plan, FAMILY_LLAMA, &params, &shape, true));
+    CHECK_I64(plan.count, ==, 9 * 8000 + 3);
+    for (int32_t i = 0; i < plan.count; i++)
+        if (hf_plan_find(&plan, plan.list[i].name) != &plan.list[i])
+            CHECK_STR(plan.list[i].name, "found");
+    for (int32_t i = 0; i < params.count; i++)
+        for (int32_t k = plan.first[i]; k >= 0; k = plan.list[k].next) {
+            CHECK_I64(plan.list[k].param, ==, i);
+            seen++;
+        }
+    CHECK_I64(seen, ==, plan.count);
+    CHECK(!hf_plan_find(&plan, "model.layers.8000.mlp.up_proj.weight"));
+    CHECK_I64((clock() - begin) / CLOCKS_PER_SEC, <, 3); /* 0.1; one by one, 30 */
+    hf_plan_free(&plan);
+    params_free(&params);
+}
+
 int main(void)
 {
     begin("hf");
@@ -260,6 +291,7 @@ int main(void)
     RUN(buffers_and_copies_are_known);
     RUN(a_ratio_of_chatglm_is_told);
     RUN(what_is_there_is_not_overwritten);
+    RUN(a_deep_model_is_planned_quickly);
     rig_must(fs_remove_tree(root));
     return check_done();
 }

@@ -13,8 +13,8 @@
 
 #include <stdbool.h>
 
+#include "base/words.h"
 #include "trainer/data/ids.h"
-#include "trainer/data/words.h"
 
 struct bpe_rules {
     bool bytes;         /* symbols are bytes, else characters */

@@ -4,7 +4,7 @@
 #ifndef TRAIN_CORPUS_H
 #define TRAIN_CORPUS_H
 
-#include "trainer/data/words.h"
+#include "base/words.h"
 
 /* Zero-initialise. */
 struct corpus {

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "base/utf8.h"
+#include "base/words.h"
 #include "trainer/data/tokenizer_parts.h"
-#include "trainer/data/words.h"
 
 /* A token as characters that stand for its bytes, as JSON. */
 static void put_token(struct mem_text *out, const struct words *texts, int64_t id)

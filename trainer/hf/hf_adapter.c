@@ -83,6 +83,7 @@ kr_status hf_adapter_plan(struct hf_plan *out, int family, const struct params *
                           const struct model_shape *shape)
 {
     struct hf_plan p = { 0 };
+    kr_status st;
 
     TRY(mem_alloc(&p.list, (size_t)(2 * LORA_SITES * shape->layers), sizeof *p.list,
                   "list of adapters"));
@@ -94,8 +95,12 @@ kr_status hf_adapter_plan(struct hf_plan *out, int family, const struct params *
             for (int which = 0; which < 2; which++)
                 entry_of(&p.list[p.count++], family, t, l, which, params, shape);
     }
-    *out = p;
-    return KR_OK;
+    st = hf_plan_index(&p, params);
+    if (st == KR_OK)
+        *out = p;
+    else
+        hf_plan_free(&p);
+    return st;
 }
 
 kr_status hf_adapter_sites(unsigned *out, int family, const struct st_header *h,

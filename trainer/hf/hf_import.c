@@ -260,12 +260,9 @@ static kr_status read_entry(struct import *m, const struct hf_entry *e)
 static kr_status make_param(void *self, int32_t i, const char **bytes)
 {
     struct import *m = self;
-    int32_t param = m->params.first + i;
 
-    for (int copies = 0; copies < 2; copies++)
-        for (int32_t k = 0; k < m->plan.count; k++)
-            if (m->plan.list[k].param == param && m->plan.list[k].copy == (copies == 1))
-                TRY(read_entry(m, &m->plan.list[k]));
+    for (int32_t k = m->plan.first[m->params.first + i]; k >= 0; k = m->plan.list[k].next)
+        TRY(read_entry(m, &m->plan.list[k]));
     *bytes = (const char *)m->whole;
     return KR_OK;
 }

@@ -65,6 +65,7 @@ kr_status hf_plan_build(struct hf_plan *out, int family, const struct params *pa
     const struct hf_family *f = &hf_families[family];
     struct hf_plan p = { 0 };
     size_t rows = 0;
+    kr_status st;
 
     for (const struct hf_tensor *t = f->tensors; t->theirs; t++)
         rows += strstr(t->theirs, "%d") ? (size_t)shape->layers : 1;
@@ -73,21 +74,49 @@ kr_status hf_plan_build(struct hf_plan *out, int family, const struct params *pa
         for (int64_t l = 0; l < (strstr(t->theirs, "%d") ? shape->layers : 1); l++)
             if (entry_of(t, params, shape, prefix ? f->prefix : "", l, &p.list[p.count]))
                 p.count++;
-    *out = p;
+    st = hf_plan_index(&p, params);
+    if (st == KR_OK)
+        *out = p;
+    else
+        hf_plan_free(&p);
+    return st;
+}
+
+kr_status hf_plan_index(struct hf_plan *p, const struct params *params)
+{
+    TRY(mem_alloc(&p->first, (size_t)params->count, sizeof *p->first, "list of tensors"));
+    for (int32_t i = 0; i < params->count; i++)
+        p->first[i] = -1;
+    /* each goes before those that are there already */
+    for (int copies = 1; copies >= 0; copies--)
+        for (int32_t k = p->count - 1; k >= 0; k--) {
+            struct hf_entry *e = &p->list[k];
+
+            if (e->copy != (copies == 1)) continue;
+            e->next = p->first[e->param];
+            p->first[e->param] = k;
+        }
+    for (int32_t k = 0; k < p->count; k++) {
+        int64_t number;
+
+        TRY(words_add(&p->names, p->list[k].name, strlen(p->list[k].name), &number));
+    }
     return KR_OK;
 }
 
 void hf_plan_free(struct hf_plan *p)
 {
     mem_free(p->list);
+    mem_free(p->first);
+    words_free(&p->names);
     *p = (struct hf_plan){ 0 };
 }
 
 const struct hf_entry *hf_plan_find(const struct hf_plan *p, const char *name)
 {
-    for (int32_t i = 0; i < p->count; i++)
-        if (strcmp(p->list[i].name, name) == 0) return &p->list[i];
-    return NULL;
+    int64_t i = words_find(&p->names, name, strlen(name));
+
+    return i < 0 ? NULL : &p->list[i];
 }
 
 int64_t hf_entry_elements(const struct hf_entry *e) { return e->lines * e->width; }

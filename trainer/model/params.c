@@ -133,8 +133,13 @@ kr_status params_build(struct params *out, const struct model_shape *s)
             add_lora(&p, l, s);
         p.trained = p.total - p.trained;
     }
-    for (int32_t i = 0; i < p.count; i++)
+    for (int32_t i = 0; i < p.count; i++) {
+        int64_t number;
+
         p.begin[p.list[i].unit + 1] = i + 1;
+        TRY_OR(st, words_add(&p.names, p.list[i].name, strlen(p.list[i].name), &number),
+               done);
+    }
     *out = p;
 done:
     if (st != KR_OK) params_free(&p);
@@ -144,6 +149,7 @@ done:
 void params_free(struct params *p)
 {
     mem_free(p->list);
+    words_free(&p->names);
     mem_free(p->begin);
     mem_free(p->unit_len);
     *p = (struct params){ 0 };
@@ -151,9 +157,7 @@ void params_free(struct params *p)
 
 int32_t params_find(const struct params *p, const char *name)
 {
-    for (int32_t i = 0; i < p->count; i++)
-        if (strcmp(p->list[i].name, name) == 0) return i;
-    return -1;
+    return (int32_t)words_find(&p->names, name, strlen(name));
 }
 
 void params_init(const struct params *p, int32_t i, uint64_t seed, int64_t begin,

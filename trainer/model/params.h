@@ -24,6 +24,7 @@
 #ifndef TRAIN_PARAMS_H
 #define TRAIN_PARAMS_H
 
+#include "base/words.h"
 #include "trainer/model/family.h"
 
 enum { PARAMS_ALIGN = 64 /* elements */, PARAMS_NAME = 96 };
@@ -43,6 +44,7 @@ struct param {
 
 struct params {
     struct param *list; /* by unit, then offset */
+    struct words names; /* of the list, in its order */
     int32_t count, units;
     int32_t frozen; /* units before this one are not trained; 0: all are */
     int32_t first;  /* of the list that is trained */

@@ -1,5 +1,5 @@
 /* words.c - open addressing over a list of entries. */
-#include "trainer/data/words.h"
+#include "base/words.h"
 
 #include <string.h>
 

@@ -4,8 +4,8 @@
  * Hashed with XXH3, so a file cannot make it slow by accident; strings lie in one block,
  * so a million of them cost no allocation each.
  */
-#ifndef TRAIN_WORDS_H
-#define TRAIN_WORDS_H
+#ifndef BASE_WORDS_H
+#define BASE_WORDS_H
 
 #include <stdint.h>
 
