@@ -259,6 +259,8 @@ tests: $(PROGRAMS) $(unit) $(sm90) $(mpi) $(device) $(B)/tests/emu/kilorank-work
     $(B)/tests/device/speed-emu
 fuzz: $(fuzz)
 
+# compilers at a time, where nobody said (make -j): one on each core
+each_core = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 # at a time: two, where there are two cores; some start several ranks
 JOBS ?= $(if $(filter 1,$(shell nproc)),1,2)
 # sanitizers make a test several times slower; seconds a program may take.  Leaks are not
@@ -266,24 +268,24 @@ JOBS ?= $(if $(filter 1,$(shell nproc)),1,2)
 export ASAN_OPTIONS ?= detect_leaks=0
 limit := $(if $(filter asan,$(CONFIG)),600,120)
 check: deps-check
-	@$(MAKE) --no-print-directory tests
+	@$(MAKE) --no-print-directory $(each_core) tests
 	@BUILD=$(B) TEST_TIMEOUT=$(limit) tests/run --jobs $(JOBS) $(tests-quick)
 check-all: deps-cluster
-	@$(MAKE) --no-print-directory tests fuzz
+	@$(MAKE) --no-print-directory $(each_core) tests fuzz
 	@BUILD=$(B) NVCC=$(if $(HAVE_CUDA),$(NVCC)) tests/run --jobs $(JOBS) \
 	    scripts/lint scripts/gpu-gates $(tests-quick) $(fault) $(cluster) tests/fuzz/run.sh
 check-cluster: deps-cluster
-	@$(MAKE) --no-print-directory tests
+	@$(MAKE) --no-print-directory $(each_core) tests
 	@BUILD=$(B) CLUSTER_CASES=all tests/run $(cluster)
 run: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(each_core) all
 	@BUILD=$(B) scripts/quick-start
 bench: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(each_core) all
 	@BUILD=$(B) scripts/bench
 gpu-programs:
 	@$(if $(HAVE_CUDA),,echo "$@: error: no nvcc, so no CUDA worker (make info)" >&2; exit 1)
-	@$(MAKE) --no-print-directory all $(addprefix $(B)/tests/device/,parity-cuda golden-cuda speed-cuda)
+	@$(MAKE) --no-print-directory $(each_core) all $(addprefix $(B)/tests/device/,parity-cuda golden-cuda speed-cuda)
 gpu-bench: gpu-programs
 	@BUILD=$(B) scripts/gpu-bench $(PARTS)
 gpu-check: gpu-programs

@@ -55,16 +55,39 @@ limit=1 run "$work/hangs"; [ $? -eq 1 ] && last_line "0 passed, 1 failed" && say
 ok $? runner_leaves_no_process_after_a_timeout
 limit=1 run "$work/deaf"; [ $? -eq 1 ] && last_line "0 passed, 1 failed" && says 'no end after 1 s'
 ok $? runner_ends_what_ignores_signals
+program mounts <<'EOT'
+mkdir "$TMPDIR/disk" && mount -t tmpfs none "$TMPDIR/disk" && touch "$TMPDIR/disk/here"
+sleep 79.25
+EOT
+if unshare --mount true 2>/dev/null; then
+    limit=1 TMPDIR=$work run "$work/mounts"; [ $? -eq 1 ] && says 'no end after 1 s' && ! grep -q "$work" /proc/self/mounts &&
+        [ -z "$(find "$work" -name 'kr.*')" ]
+    ok $? runner_unmounts_what_a_killed_program_mounted
+    TMPDIR=$work "$top/tests/run" "$work/mounts" >"$work/out" 2>&1 &
+    n=0
+    until [ -n "$(find "$work" -name here)" ] || [ $n -ge 500 ]; do sleep 0.02; n=$((n + 1)); done
+    kill -KILL $!
+    wait $! 2>/dev/null
+    pgrep -f 'sleep 79\.25' >/dev/null && TMPDIR=$work run "$work/plain" && ! grep -q "$work" /proc/self/mounts &&
+        [ -z "$(find "$work" -name 'kr.*')" ] && ! pgrep -f 'sleep 79\.25' >/dev/null
+    ok $? runner_sweeps_what_a_killed_runner_left
+fi
 run "$work/missing"; [ $? -eq 1 ] && last_line "0 passed, 1 failed"
 ok $? runner_fails_a_program_that_is_not_there
 
 # Programs that write down when they begin and end: together two overlap, one that wants to
-# be alone does not, and one for idle time stands still meanwhile.
+# be alone or apart does not, and one for idle time stands still while one is alone.
 for name in one two lone; do
     printf 'echo "%s begins" >>%s/course; sleep 0.6; echo "%s ends" >>%s/course\n' \
         "$name" "$work" "$name" "$work" | program "$name.sh"
 done
 printf '# ALONE: to be seen\ntouch %s/stop\n' "$work" >>"$work/lone.sh"
+program far.sh <<EOT
+# APART: to be seen
+echo "far begins" >>$work/course
+until sed -n '/far begins/,\$p' $work/course | grep -q tick; do sleep 0.05; done
+echo "far ends" >>$work/course
+EOT
 printf '# IDLE: to be seen\nuntil [ -e %s/stop ]; do echo tick >>%s/course; sleep 0.05; done\n' \
     "$work" "$work" | program idle.sh
 course() { rm -f "$work/course"; run "$@"; }
@@ -76,10 +99,11 @@ ok $? runner_runs_as_many_as_it_is_told
 course "$work/one.sh" "$work/two.sh" && [ "$(at 'two begins')" -gt "$(at 'one ends')" ]
 ok $? runner_runs_one_after_the_other_unless_told
 echo "touch $work/stop" >>"$work/lone.sh"
-course --jobs 2 "$work/idle.sh" "$work/lone.sh" "$work/one.sh" "$work/two.sh" &&
-    [ "$(at 'lone begins')" -gt "$(at 'one ends')" ] && [ "$(at 'lone begins')" -gt "$(at 'two ends')" ] &&
+course --jobs 2 "$work/idle.sh" "$work/lone.sh" "$work/far.sh" "$work/one.sh" "$work/two.sh" &&
+    [ "$(at 'far begins')" -gt "$(at 'one ends')" ] && [ "$(at 'far begins')" -gt "$(at 'two ends')" ] &&
+    [ "$(at 'lone begins')" -gt "$(at 'far ends')" ] &&
     [ "$(sed -n '/lone begins/,/lone ends/p' "$work/course" | wc -l)" -eq 2 ] &&
-    [ "$(order)" = 'one.sh two.sh lone.sh idle.sh ' ]
+    [ "$(order)" = 'one.sh two.sh far.sh lone.sh idle.sh ' ]
 ok $? runner_keeps_company_from_who_wants_to_be_alone
 
 if command -v mpirun >/dev/null 2>&1; then

@@ -2,7 +2,7 @@
 # `kilorank chaos` on four hosts and a spare: faults of every kind, cut cables among them, one
 # after the other, and the same bits.  CHAOS_SEED, CHAOS_STEPS, CHAOS_EVERY (seconds) and
 # CHAOS_DELAY (seconds, of each message) choose another, or a longer, course of events.
-# ALONE: faults come by the clock
+# APART: it has several hosts, and faults come by the clock
 # LIMIT: 300
 # shellcheck source=tests/cluster/lib.bash
 . "$(dirname "$0")/lib.bash"

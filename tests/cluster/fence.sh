@@ -2,7 +2,7 @@
 # A job that fell silent comes back after another has taken its run: it must not write, and
 # the other must not notice.  Stopped processes stand for a host that the network lost.
 # LIMIT: 90
-# ALONE: it has several hosts, and limits in seconds
+# APART: it has several hosts, and limits in seconds
 # shellcheck source=tests/cluster/lib.bash
 . "$(dirname "$0")/lib.bash"
 cluster 4

@@ -3,7 +3,7 @@
 # it is left.  Again and again, since the ends of hosts are told in any order; at last on hosts
 # that have IPv6 only.
 # LIMIT: 120
-# ALONE: it has several hosts, and limits in seconds
+# APART: it has several hosts, and limits in seconds
 # shellcheck source=tests/cluster/lib.bash
 . "$(dirname "$0")/lib.bash"
 cluster 3

@@ -2,7 +2,7 @@
 # Training under plain mpirun on several hosts: the same bits wherever the ranks are, and
 # after a lost rank, a lost cable and a lost host the same command goes on with those left.
 # LIMIT: 120
-# ALONE: it has several hosts, and limits in seconds
+# APART: it has several hosts, and limits in seconds
 # shellcheck source=tests/cluster/lib.bash
 . "$(dirname "$0")/lib.bash"
 cluster 4

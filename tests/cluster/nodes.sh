@@ -1,7 +1,7 @@
 #!/bin/bash
 # The pretend cluster itself: its hosts are as separate as the tests that use it believe.
 # LIMIT: 60
-# ALONE: it has several hosts, and limits in seconds
+# APART: it has several hosts, and limits in seconds
 # shellcheck source=tests/cluster/lib.bash
 . "$(dirname "$0")/lib.bash"
 cluster 3

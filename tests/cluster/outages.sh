@@ -5,7 +5,7 @@
 # ranks.  The bits are the same, and what is lost are a few steps, not all since the last
 # checkpoint.
 # LIMIT: 400
-# ALONE: it has several hosts, and limits in seconds
+# APART: it has several hosts, and limits in seconds
 # shellcheck source=tests/cluster/lib.bash
 . "$(dirname "$0")/lib.bash"
 cluster 6

@@ -2,7 +2,7 @@
 # A supervised run on four hosts whose processes are killed, stopped and crash, and one of whose clocks jumps: it is seen, the ranks are started again on the same hosts, and the
 # run ends in the same bits.
 # LIMIT: 300
-# ALONE: it has several hosts, and limits in seconds
+# APART: it has several hosts, and limits in seconds
 # shellcheck source=tests/cluster/lib.bash
 . "$(dirname "$0")/lib.bash"
 cluster 4

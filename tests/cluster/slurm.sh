@@ -2,7 +2,7 @@
 # The batch file under a real Slurm: asked to stop it saves, goes back into the queue and goes
 # on, over a restart of the controller; a lost node costs a requeue and no bit.
 # LIMIT: 150
-# ALONE: it has several hosts, and limits in seconds
+# APART: it has several hosts, and limits in seconds
 # shellcheck source=tests/cluster/lib.bash
 . "$(dirname "$0")/lib.bash"
 # shellcheck source=tests/cluster/slurm.bash

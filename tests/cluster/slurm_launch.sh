@@ -3,7 +3,7 @@
 # node that is drained; a lost node and a killed supervisor cost seconds and no requeue; asked
 # to stop it saves, goes back into the queue and goes on, over a restart of the controller.
 # LIMIT: 150
-# ALONE: it has several hosts, and limits in seconds
+# APART: it has several hosts, and limits in seconds
 # shellcheck source=tests/cluster/lib.bash
 . "$(dirname "$0")/lib.bash"
 # shellcheck source=tests/cluster/slurm.bash

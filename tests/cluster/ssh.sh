@@ -2,7 +2,7 @@
 # A supervised run whose agents come to their hosts by ssh, as on a cluster without a batch
 # system: hosts that ssh cannot reach, or does not trust, are named and left out.
 # LIMIT: 240
-# ALONE: it has several hosts, and limits in seconds
+# APART: it has several hosts, and limits in seconds
 # shellcheck source=tests/cluster/lib.bash
 . "$(dirname "$0")/lib.bash"
 # shellcheck source=tests/cluster/ssh.bash
