@@ -16,6 +16,13 @@
 
 #include "comm/comm.h"
 
+/* is_later: a second queue, where what has arrived is added up while more arrives.  The
+ * scratch memory of a link has two halves; events say which is full, and which is free. */
+struct comm_adder {
+    struct kern_queue *queue;
+    struct kern_event *full[2], *free[2];
+};
+
 /* What both sides of a back end share; the first member of its own state. */
 struct comm_link {
     const struct comm_ops *ops;
@@ -35,8 +42,9 @@ struct comm_link {
     double sent;   /* bytes, since the link was opened */
     void *scratch; /* of reductions; device memory where it is_later */
     size_t scratch_bytes;
-    struct kern_queue *queue; /* is_later: where to enqueue; kernels too */
-    int64_t segment; /* is_later: bytes that a reduction receives at a time, about */
+    struct kern_queue *queue; /* is_later: where to enqueue */
+    struct comm_adder adder;  /* is_later */
+    int64_t segment; /* is_later: bytes of a reduction that are under way, about */
 };
 
 /* One message; at most INT_MAX bytes.  Between two ranks they arrive in the order in which

@@ -411,6 +411,7 @@ static kr_status join_together(struct nccl_link *n)
 static void free_link(struct nccl_link *n)
 {
     flights_close(&n->flights);
+    comm_adder_close(&n->head.adder);
     if (n->head.scratch) kern_free(kern_queue_device(n->head.queue), n->head.scratch);
     pthread_mutex_destroy(&n->lock);
     mem_free(n->known);
@@ -490,6 +491,7 @@ kr_status comm_nccl_open(struct comm_link **out, struct comm_link *host,
     n->stream = kern_queue_native(q, &device);
     pthread_mutex_init(&n->lock, NULL);
     TRY_OR(st, flights_open(&n->flights, q), done);
+    TRY_OR(st, comm_adder_open(&n->head.adder, kern_queue_device(q)), done);
     TRY_OR(st, check_library(n), done);
     TRY_OR(st, join_together(n), done);
     n->listener = *listener;

@@ -20,8 +20,12 @@ kr_status comm_reduce_direct(struct comm_link *l, void *all, void *own, int64_t 
 /* Canonical order, both paths of comm_reduce_tree. */
 kr_status comm_reduce_canonical(struct comm_link *l, const struct comm_tree *t);
 
-/* The same on the stream of a link that is_later; its wait ends a group of messages. */
+/* The same on the streams of a link that is_later; its wait ends a group of messages. */
 kr_status comm_reduce_gpu(struct comm_link *l, const struct comm_tree *t);
+
+/* [local] The second of them.  Close it when both are empty; what was never opened is fine. */
+kr_status comm_adder_open(struct comm_adder *a, struct kern_device *d);
+void comm_adder_close(struct comm_adder *a);
 
 /* Is every rank's run of leaves one node, and size a power of two?  Then the fast path. */
 bool comm_reduce_is_cube(int64_t leaves, int32_t size);

@@ -1,9 +1,11 @@
 /*
- * reduce_gpu.c - the canonical reduction on a stream: exchange segments, add, in order.
+ * reduce_gpu.c - the canonical reduction on two streams: exchange segments, add, in order.
  *
- * The same exchanges and sums as reduce.c, without waiting: what is enqueued runs in order.
- * Segments are large (a group of messages and a kernel each cost several microseconds), and
- * one kernel adds all chunks of an exchange.
+ * The same exchanges and sums as reduce.c, without waiting.  Segments are exchanged on the
+ * link's queue and added on another, in the same order, so that one is added while the next
+ * is on its way; two halves of the scratch memory take turns.  The link's queue goes on to
+ * what needs the sums when all are made.  Segments are large (a group of messages and a
+ * kernel each cost several microseconds), and one kernel adds all chunks of an exchange.
  */
 #include "comm/reduce.h"
 
@@ -16,6 +18,59 @@ enum { LEAST = PART_ALIGN }; /* elements of a chunk in a segment */
 static char *shift(const void *at, int64_t bytes)
 {
     return (char *)(uintptr_t)at + bytes;
+}
+
+/* ---- two queues ----------------------------------------------------------------------- */
+
+kr_status comm_adder_open(struct comm_adder *a, struct kern_device *d)
+{
+    TRY(kern_queue_open(&a->queue, d, KERN_QUEUE_BACKGROUND));
+    for (int i = 0; i < 2; i++) {
+        TRY(kern_event_open(&a->full[i], d));
+        TRY(kern_event_open(&a->free[i], d));
+    }
+    return KR_OK;
+}
+
+void comm_adder_close(struct comm_adder *a)
+{
+    for (int i = 0; i < 2; i++) {
+        if (a->full[i]) kern_event_close(a->full[i]);
+        if (a->free[i]) kern_event_close(a->free[i]);
+    }
+    kern_queue_close(a->queue);
+    *a = (struct comm_adder){ 0 };
+}
+
+/* Elements begin .. begin + len of chunks, and the half of the scratch where they arrive. */
+struct segment {
+    int64_t begin, len;
+    int half;
+    char *room;
+};
+
+/* Receiving waits until the sums of the last but one segment are made. */
+static kr_status begin_segment(struct comm_link *l, const struct segment *g)
+{
+    return kern_event_wait(l->adder.free[g->half], l->queue);
+}
+
+static kr_status segment_is_here(struct comm_link *l, const struct segment *g)
+{
+    TRY(kern_event_record(l->adder.full[g->half], l->queue));
+    return kern_event_wait(l->adder.full[g->half], l->adder.queue);
+}
+
+static kr_status end_segment(struct comm_link *l, const struct segment *g)
+{
+    return kern_event_record(l->adder.free[g->half], l->adder.queue);
+}
+
+/* The link's queue goes on when all sums so far are made. */
+static kr_status end_sums(struct comm_link *l)
+{
+    TRY(kern_event_wait(l->adder.free[0], l->queue));
+    return kern_event_wait(l->adder.free[1], l->queue);
 }
 
 static kr_status make_room(struct comm_link *l, size_t bytes)
@@ -31,15 +86,28 @@ static kr_status make_room(struct comm_link *l, size_t bytes)
     return KR_OK;
 }
 
-/* Elements of each of `pieces` that arrive in one segment. */
-static int64_t segment(const struct comm_link *l, const struct comm_tree *t,
-                       int64_t pieces)
+/* Cut chunks into segments of which `pieces` arrive at a time, and call for each. */
+static kr_status each_segment(struct comm_link *l, const struct comm_tree *t,
+                              int64_t pieces,
+                              kr_status (*call)(void *arg, const struct segment *g),
+                              void *arg)
 {
-    int64_t most =
-        l->segment / pieces / (int64_t)kern_dtype_bytes(t->type) / LEAST * LEAST;
+    int64_t elem = (int64_t)kern_dtype_bytes(t->type);
+    int64_t most = l->segment / 2 / pieces / elem / LEAST * LEAST, bytes;
+    struct segment g = { 0 };
 
     if (most < LEAST) most = LEAST;
-    return most < t->chunk ? most : t->chunk;
+    if (most > t->chunk) most = t->chunk;
+    bytes = pieces * most * elem;
+    TRY(make_room(l, (size_t)(most < t->chunk ? 2 * bytes : bytes)));
+    for (; g.begin < t->chunk; g.begin += most, g.half ^= 1) {
+        g.len = t->chunk - g.begin < most ? t->chunk - g.begin : most;
+        g.room = shift(l->scratch, g.half * bytes);
+        TRY(begin_segment(l, &g));
+        TRY(call(arg, &g));
+        TRY(end_segment(l, &g));
+    }
+    return end_sums(l);
 }
 
 static kr_status message(struct comm_link *l, void *at, int64_t bytes, int32_t peer,
@@ -61,15 +129,16 @@ struct step {
     int64_t boundary;          /* leaf that the right operands begin with */
 };
 
-static kr_status exchange(const struct step *s, int64_t begin, int64_t len)
+static kr_status exchange(const struct step *s, const struct segment *g)
 {
+    int64_t bytes = g->len * s->elem;
+
     for (int32_t i = 0; i < s->rows; i++) {
         int64_t c = s->first + s->step * i;
-        int64_t theirs = ((c ^ s->bit) * s->t->chunk + begin) * s->elem;
+        int64_t theirs = ((c ^ s->bit) * s->t->chunk + g->begin) * s->elem;
 
-        TRY(message(s->l, shift(s->l->scratch, i * len * s->elem), len * s->elem, s->peer,
-                    false));
-        TRY(message(s->l, shift(s->t->at[0], theirs), len * s->elem, s->peer, true));
+        TRY(message(s->l, g->room + i * bytes, bytes, s->peer, false));
+        TRY(message(s->l, shift(s->t->at[0], theirs), bytes, s->peer, true));
     }
     return s->l->ops->wait(s->l, NULL, 0);
 }
@@ -81,37 +150,33 @@ static kr_status add_rounded(const struct step *s, struct kern_mat sum, struct k
         struct kern_round r = comm_reduce_round(
             s->t, s->boundary, (s->first + s->step * i) * s->t->chunk + begin);
 
-        TRY(kern_add_round(s->l->queue, kern_rows(sum, i, 1), kern_rows(a, i, 1),
+        TRY(kern_add_round(s->l->adder.queue, kern_rows(sum, i, 1), kern_rows(a, i, 1),
                            kern_rows(b, i, 1), &r));
     }
     return KR_OK;
 }
 
-static kr_status add(const struct step *s, int64_t begin, int64_t len)
+static kr_status add(const struct step *s, const struct segment *g)
 {
     const struct comm_tree *t = s->t;
-    struct kern_mat got = kern_mat(s->l->scratch, s->rows, len, t->type), mine = got, sum;
+    struct kern_mat got = kern_mat(g->room, s->rows, g->len, t->type), mine = got, sum;
 
-    mine.at = shift(t->at[0], (s->first * t->chunk + begin) * s->elem);
+    mine.at = shift(t->at[0], (s->first * t->chunk + g->begin) * s->elem);
     mine.ld = s->step * t->chunk;
     sum = mine;
-    if (s->step == s->l->size) sum.at = shift(t->own, begin * s->elem);
-    if (t->type == KERN_BF16) return add_rounded(s, sum, mine, got, begin);
-    return kern_add(s->l->queue, sum, mine, got);
+    if (s->step == s->l->size) sum.at = shift(t->own, g->begin * s->elem);
+    if (t->type == KERN_BF16) return add_rounded(s, sum, mine, got, g->begin);
+    return kern_add(s->l->adder.queue, sum, mine, got);
 }
 
-static kr_status cube_step(const struct step *s)
+/* What is sent is not what is added to: chunks of the peer's half, and of this rank's. */
+static kr_status cube_segment(void *arg, const struct segment *g)
 {
-    int64_t most = segment(s->l, s->t, s->rows);
+    const struct step *s = arg;
 
-    TRY(make_room(s->l, (size_t)(s->rows * most * s->elem)));
-    for (int64_t begin = 0; begin < s->t->chunk; begin += most) {
-        int64_t left = s->t->chunk - begin, len = left < most ? left : most;
-
-        TRY(exchange(s, begin, len));
-        TRY(add(s, begin, len));
-    }
-    return KR_OK;
+    TRY(exchange(s, g));
+    TRY(segment_is_here(s->l, g));
+    return add(s, g);
 }
 
 static kr_status reduce_cube(struct comm_link *l, const struct comm_tree *t)
@@ -128,7 +193,7 @@ static kr_status reduce_cube(struct comm_link *l, const struct comm_tree *t)
                           .boundary =
                               t->leaves / l->size * ((l->rank | bit) / bit * bit) };
 
-        TRY(cube_step(&s));
+        TRY(each_segment(l, t, s.rows, cube_segment, &s));
     }
     return KR_OK;
 }
@@ -144,27 +209,28 @@ struct gather {
 
 /* The nodes of all ranks from element `begin` of this rank's chunk on; theirs to others,
  * nearest rank first so that not everyone begins with the same one. */
-static kr_status gather(struct gather *g, int64_t begin, int64_t len)
+static kr_status gather(struct gather *g, const struct segment *s)
 {
     const struct comm_tree *t = g->t;
     struct comm_link *l = g->l;
+    int64_t bytes = s->len * g->elem;
 
     for (int64_t i = 0, k = 0; i < g->parts.count; i++) {
         struct comm_part *p = &g->parts.list[i];
 
         if (p->rank == l->rank) {
-            p->at = shift(t->at[k++], (l->rank * t->chunk + begin) * g->elem);
+            p->at = shift(t->at[k++], (l->rank * t->chunk + s->begin) * g->elem);
             continue;
         }
-        p->at = shift(l->scratch, i * len * g->elem);
-        TRY(message(l, p->at, len * g->elem, p->rank, false));
+        p->at = s->room + i * bytes;
+        TRY(message(l, p->at, bytes, p->rank, false));
     }
     for (int32_t i = 1; i < l->size; i++)
         for (int k = 0; k < t->count; k++) {
             int32_t to = (l->rank + i) % l->size;
 
-            TRY(message(l, shift(t->at[k], (to * t->chunk + begin) * g->elem),
-                        len * g->elem, to, true));
+            TRY(message(l, shift(t->at[k], (to * t->chunk + s->begin) * g->elem), bytes,
+                        to, true));
         }
     return l->ops->wait(l, NULL, 0);
 }
@@ -176,28 +242,25 @@ static kr_status join(void *self, void *left, const void *right, int64_t len,
     struct kern_mat a = kern_mat(left, 1, len, g->t->type);
     struct kern_mat b = kern_mat((void *)(uintptr_t)right, 1, len, g->t->type);
 
-    return g->t->type == KERN_BF16 ? kern_add_round(g->l->queue, a, a, b, r)
-                                   : kern_add(g->l->queue, a, a, b);
+    return g->t->type == KERN_BF16 ? kern_add_round(g->l->adder.queue, a, a, b, r)
+                                   : kern_add(g->l->adder.queue, a, a, b);
 }
 
-static kr_status reduce_gathered(struct gather *g)
+/* Sums go to this rank's chunk, which nobody is sent. */
+static kr_status gathered_segment(void *arg, const struct segment *s)
 {
+    struct gather *g = arg;
     const struct comm_tree *t = g->t;
-    int64_t most = segment(g->l, t, g->parts.count);
+    void *own = shift(t->own, s->begin * g->elem), *sum;
 
-    TRY(make_room(g->l, (size_t)(g->parts.count * most * g->elem)));
-    for (int64_t begin = 0; begin < t->chunk; begin += most) {
-        int64_t left = t->chunk - begin, len = left < most ? left : most;
-        void *own = shift(t->own, begin * g->elem), *sum;
-
-        TRY(gather(g, begin, len));
-        TRY(comm_reduce_join(t, &g->parts, g->l->rank * t->chunk + begin, len, join, g));
-        sum = g->parts.list[0].at;
-        if (own != sum)
-            TRY(kern_copy(g->l->queue, kern_mat(own, 1, len, t->type),
-                          kern_mat(sum, 1, len, t->type)));
-    }
-    return KR_OK;
+    TRY(gather(g, s));
+    TRY(segment_is_here(g->l, s));
+    TRY(comm_reduce_join(t, &g->parts, g->l->rank * t->chunk + s->begin, s->len, join,
+                         g));
+    sum = g->parts.list[0].at;
+    if (own == sum) return KR_OK;
+    return kern_copy(g->l->adder.queue, kern_mat(own, 1, s->len, t->type),
+                     kern_mat(sum, 1, s->len, t->type));
 }
 
 kr_status comm_reduce_gpu(struct comm_link *l, const struct comm_tree *t)
@@ -207,7 +270,7 @@ kr_status comm_reduce_gpu(struct comm_link *l, const struct comm_tree *t)
 
     if (comm_reduce_is_cube(t->leaves, l->size)) return reduce_cube(l, t);
     st = comm_reduce_parts(&g.parts, t->leaves, l->size);
-    if (st == KR_OK) st = reduce_gathered(&g);
+    if (st == KR_OK) st = each_segment(l, t, g.parts.count, gathered_segment, &g);
     mem_free(g.parts.list);
     return st;
 }

@@ -14,6 +14,7 @@
 #include "comm/part.h"
 #include "tests/check.h"
 
+#include <dlfcn.h>
 #include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -215,6 +216,45 @@ static void and_in_several_segments(void)
     check_tree(nccl, 7, LONG, KERN_F32, false);
 }
 
+/* The adding queue stands still until two more groups of messages have come and gone: they
+ * do only if the second segment does not wait for the sums of the first. */
+static int (*groups_done)(void);
+static int groups_before;
+
+static kr_status hold_sums(void *arg)
+{
+    double start = clock_now();
+
+    (void)arg;
+    while (groups_done() < groups_before + 2)
+        if (clock_now() - start > 10) return KR_ERR_COMM;
+    clock_sleep(0.03); /* for a third, if it does not wait until its room is free */
+    return KR_OK;
+}
+
+static void check_overlap(int64_t leaves, enum kern_dtype type)
+{
+    check_tree(nccl, leaves, 3 * PART_ALIGN + 36, type, true); /* takes what it needs */
+    groups_before = groups_done();
+    CHECK_OK(kern_queue_call(nccl->gpu->adder.queue, hold_sums, "", 1));
+    check_tree(nccl, leaves, 3 * PART_ALIGN + 36, type, true);
+    CHECK_OK(kern_queue_sync(nccl->gpu->adder.queue));
+}
+
+static void a_segment_is_on_its_way_while_another_is_added(void)
+{
+    void *at =
+        dlsym(dlopen("libnccl.so.2", RTLD_NOW | RTLD_NOLOAD), "fakeNcclGroupsDone");
+
+    memcpy(&groups_done, &at, sizeof at);
+    CHECK(at != NULL);
+    if (!at) return;
+    nccl->gpu->segment = 1;
+    check_overlap(size, KERN_F32);
+    check_overlap(size, KERN_BF16);
+    check_overlap(MOST - 1, KERN_F32);
+}
+
 /* ---- order ---------------------------------------------------------------------------- */
 
 /* Another stream's work goes before, and after, by events alone. */
@@ -316,6 +356,35 @@ static void silence_ends_in_bounded_time(void)
     check_death("mute:0:2", "some rank did not answer in 1 s", "", 5);
 }
 
+/* In the midst of a reduction, with sums on the other queue that wait for what never comes. */
+static void and_in_the_midst_of_a_reduction(void)
+{
+    enum { LONG = 3 * PART_ALIGN };
+
+    struct twin all = twin(KERN_F32, size * LONG, 0), own = twin(KERN_F32, LONG, 0);
+    struct tree_node node = { rank, 1 };
+    void *at = all.gpu;
+    struct comm *c;
+    double start;
+
+    setenv("FAKE_NCCL", "mute:0:2", 1);
+    c = open_group("nccl", 1, "", gpu);
+    unsetenv("FAKE_NCCL");
+    c->gpu->segment = 1;
+    log_capture(keep_error, NULL);
+    last_error[0] = '\0';
+    start = clock_now();
+    (void)comm_reduce_tree(c, size, &node, &at, 1, own.gpu, LONG, KERN_F32);
+    CHECK_I64(kern_queue_sync(comm_queue(c)), ==, KR_ERR_COMM);
+    log_capture(NULL, NULL);
+    CHECK(strstr(last_error, "collective 1 (reduce_tree): ") != NULL);
+    comm_close(c);
+    CHECK(clock_now() - start < 5);
+    untwin(&all);
+    untwin(&own);
+    CHECK_OK(comm_agree(cpu, KR_OK));
+}
+
 /* The others see that its end of the wire is closed. */
 static void errors_that_nccl_finds_have_a_line(void)
 {
@@ -358,9 +427,11 @@ static void run_all(void)
     RUN(library_sums_are_sums);
     RUN(canonical_sums_have_the_bits_of_the_cpu);
     RUN(and_in_several_segments);
+    RUN(a_segment_is_on_its_way_while_another_is_added);
     RUN(events_join_it_to_other_streams);
     RUN(host_and_registered_memory);
     RUN(silence_ends_in_bounded_time);
+    RUN(and_in_the_midst_of_a_reduction);
     RUN(errors_that_nccl_finds_have_a_line);
     RUN(a_rank_that_never_joins_is_waited_for_in_bounded_time);
 }
