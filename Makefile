@@ -192,6 +192,7 @@ $(sm90): $(B)/tests/%: tests/%.cpp $(O)/libbase.a
 # every operation of a device against the CPU: on what the CPU has, on the emulated GPU, on
 # a real one
 parity.obj := $(patsubst %.c,$(O)/%.o,$(wildcard tests/device/*.c))
+$(O)/tests/device/lab.o: CFLAGS += -fopenmp
 $(B)/tests/device/parity: $(parity.obj) $(O)/libkernels.a $(O)/libbase.a
 	@mkdir -p $(@D)
 	$(call q,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS)

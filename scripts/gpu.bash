@@ -49,12 +49,13 @@ ask() {
 
 is_hopper() { [ "$(ask compute_cap)" = 9.0 ]; }
 
-# The card, read only; commit and day.
+# The card, read only; commit of the programs, and day.
 heading() {
-    local card
+    local card commit
+    commit=$(cat "${BUILD:-build}/commit" 2>/dev/null || git describe --always --dirty 2>/dev/null || echo unknown)
     card=$(ask name,driver_version,memory.total,power.limit,clocks.max.sm)
     echo "# ${card:-no nvidia-smi}${card:+ (driver, MiB, W, MHz at most)}"
-    echo "# $(date -u +%Y-%m-%dT%H:%MZ), commit $(git describe --always --dirty 2>/dev/null || echo unknown), $(nproc) cores"
+    echo "# $(date -u +%Y-%m-%dT%H:%MZ), commit $commit, $(nproc) cores"
 }
 
 # Clock, power and temperature once a second, while a part runs.

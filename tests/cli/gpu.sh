@@ -87,26 +87,6 @@ speed() {
         grep -qE '^  product, forward +[1-9]' out && ! grep -q nan out
 }
 check the_tables_of_gpu_bench speed
-# What runs on a GPU's machine runs here, on an emulated one: parts of both scripts, in small.
-checks() {
-    env ON=emu BUILD="$build" SHAPES=1 REPEATS=1 MOST=20 HUGE=1 LEARN="${small[*]} --set data.train=$work/text" \
-        "$top/scripts/gpu-check" hopper huge learn >out 2>&1 &&
-        grep -q '^gpu-check: all is well$' out && [ "$(grep -c '^ok .* huge ' out)" -eq 10 ] &&
-        [ "$(grep -c '^ok - .*_learns_as_' out)" -eq 3 ] && grep -q '; its own kernels$' out
-}
-benches() {
-    env ON=emu BUILD="$build" SMALL=yes ROUNDS=1 PEER=no HOPPER=both "$top/scripts/gpu-bench" attention step-llama-8B \
-        >out 2>&1 && [ "$(grep -c ' T  *40  backward ' out)" -eq 2 ] &&
-        [ "$(grep -c '^  product with activation  *4 ' out)" -eq 2 ] && grep -q 'attention by our Hopper kernels' out
-}
-# A part that has no time left is named; what failed is still a failure.
-limited() {
-    env ON=emu BUILD="$build" LIMIT=5 "$top/scripts/gpu-check" bf16 fp32 >out 2>&1
-    [ $? -eq 3 ] && grep -q '^# LIMIT=5 is over, .*: scripts/gpu-check bf16 fp32$' out && ! grep -q 'all is well' out
-}
-check the_parts_of_gpu_check checks
-check the_parts_of_gpu_bench benches
-check a_limit_ends_it_and_tells_what_is_left limited
 # A save that training goes on beside is of the step it says: the copy is out before weights
 # change.  On the emulated GPU it comes as late as it may.
 beside() {

@@ -49,8 +49,6 @@ int64_t lab_dim(struct lab *l)
     return n < l->most ? n : l->most;
 }
 
-double lab_normal(struct lab *l) { return rng_normal(l->seed, RNG_TEST, 1, l->drawn++); }
-
 /* ---- elements ------------------------------------------------------------------------- */
 
 static double get(enum kern_dtype type, const unsigned char *at, int64_t i)
@@ -87,9 +85,17 @@ static void put(enum kern_dtype type, unsigned char *at, int64_t i, double x)
 
 static void fill_box(struct lab *l, struct lab_tensor *t, double mean, double size)
 {
+    const uint64_t first = l->drawn;
+
+#pragma omp parallel for num_threads(l->threads)
     for (int64_t i = 0; i < t->rows; i++)
-        for (int64_t j = 0; j < t->cols; j++)
-            put(t->type, t->image, t->lead + i * t->ld + j, mean + size * lab_normal(l));
+        for (int64_t j = 0; j < t->cols; j++) {
+            double x =
+                rng_normal(l->seed, RNG_TEST, 1, first + (uint64_t)(i * t->cols + j));
+
+            put(t->type, t->image, t->lead + i * t->ld + j, mean + size * x);
+        }
+    l->drawn += (uint64_t)(t->rows * t->cols);
 }
 
 int lab_tensor(struct lab *l, enum lab_use use, enum kern_dtype type, int64_t rows,

@@ -34,6 +34,7 @@ struct lab {
     struct lab_side side[2]; /* under test, reference */
     uint64_t seed, drawn;    /* random numbers of this case */
     int64_t most;            /* largest dimension that cases draw */
+    int threads;             /* that make operands */
     bool ragged;             /* rows of this case's tensors begin anywhere */
     int count;
     struct lab_tensor t[LAB_TENSORS];
@@ -53,7 +54,6 @@ bool lab_flip(struct lab *l);
 /* A dimension from 1 to the most there may be: awkward ones, whole tiles and their
  * neighbours. */
 int64_t lab_dim(struct lab *l);
-double lab_normal(struct lab *l);
 
 /* Add a tensor: values are normal times `size` around `mean`.  Returns its number. */
 int lab_tensor(struct lab *l, enum lab_use use, enum kern_dtype type, int64_t rows,

@@ -10,7 +10,7 @@
  *   --repeats  times each runs; all must give the same bits (2)
  *   --most     largest dimension (150)
  *   --seed     of shapes and values (1)
- *   --threads  of the reference, which has the same bits on any number (1)
+ *   --threads  of the reference, and to make operands: the same bits on any number (1)
  *   --huge     instead: operations on matrices of N elements (huge.h)
  *
  * A device of bf16 is held against cpu16, the others against cpu: both compute in fp32.
@@ -136,7 +136,7 @@ static bool has_hopper(const struct kern_device *d)
 static kr_status one_device(const char *name, enum kern_hopper when)
 {
     bool all = when == KERN_HOPPER_OFF;
-    struct lab l = { .most = want.most };
+    struct lab l = { .most = want.most, .threads = (int)want.threads };
     kr_status st;
 
     TRY_OR(st, open_side(&l.side[0], name, when), done);
