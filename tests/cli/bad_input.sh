@@ -170,5 +170,18 @@ alone an_unknown_ckpt_command 'ckpt: .*list' ckpt frobnicate ended
 alone prepare_without_files 'no FILE' prepare
 alone prepare_of_a_missing_file 'nowhere\.txt: .*No such file' prepare nowhere.txt --tokenizer byte -o new
 alone prepare_with_an_unknown_tokenizer 'gpt9: want byte, or the path of a tokenizer.json' prepare words.xyz --tokenizer gpt9 -o new
+alone prepare_without_an_output '-o PREFIX is missing' prepare empty.txt --tokenizer byte
+alone prepare_without_a_tokenizer '--tokenizer is missing' prepare empty.txt -o new
+alone an_unknown_option_of_prepare 'prepare: no setting named threds; did you mean threads\?' prepare empty.txt --threds 2
+alone an_unknown_short_option_of_prepare 'prepare: -x: unknown option' prepare -x empty.txt
+alone a_missing_value_of_prepare 'prepare: --key: its value is missing' prepare empty.txt --tokenizer byte -o new --key
+alone too_many_threads_of_prepare 'threads = 2000: .*1024' prepare empty.txt --tokenizer byte -o new --threads=2000
+alone tokenizer_without_a_command 'want train, encode' tokenizer
+alone an_unknown_command_of_tokenizer 'tokenizer: learn: want train, encode' tokenizer learn empty.txt
+alone an_unknown_option_of_tokenizer 'tokenizer: no setting named frobnicate' tokenizer encode byte --frobnicate 1
+alone a_missing_value_of_tokenizer 'tokenizer: --special: its value is missing' tokenizer train empty.txt --special
+alone a_vocabulary_that_is_too_small '--vocab 12: .*259' tokenizer train empty.txt -o new.json --vocab 12
+alone tokenizer_train_without_a_size '--vocab N is missing' tokenizer train empty.txt -o new.json
+alone tokenizer_with_two_files 'no\.txt: one FILE is enough' tokenizer encode byte empty.txt no.txt
 
 finish

@@ -93,6 +93,12 @@ first_bad() { # of many bad lines the first is told, once
         [ "$(grep -c error out)" -eq 1 ] && [ ! -e bad.bin ] && [ ! -e bad.bin.tmp ]
 }
 check the_first_bad_line_is_told_and_nothing_written first_bad
+spelled() { # options between files, with a sign of equality; files that begin with a dash
+    printf 'a' >-odd.txt && prepare --tokenizer=byte --threads=2 ab -o odd --no-end -- -odd.txt &&
+        [ "$(xxd -p odd.bin)" = 62006100 ] && rm ./-odd.txt
+}
+printf 'b' >ab
+check options_may_stand_anywhere spelled
 wide() { # more than 65536 ids: four bytes each
     python3 - <<'END'
 import json

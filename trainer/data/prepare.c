@@ -14,7 +14,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fs.h"
 #include "base/mem.h"
+#include "base/options.h"
 #include "scheduler/exitcode.h"
 #include "trainer/data/documents.h"
 #include "trainer/data/parallel.h"
@@ -24,12 +26,27 @@
 enum { BLOCKS_A_CORE = 4, MOST_THREADS = 1024 };
 
 struct args {
-    char **files;
-    int file_count;
-    const char *tokenizer, *prefix, *key, *end;
-    int threads;
-    bool no_end, specials, template, force, help;
+    char tokenizer[FS_PATH], output[FS_PATH], key[256], end[256];
+    bool no_end, template, specials, force;
+    int64_t threads;
 };
+
+/* clang-format off */
+#define A struct args
+static const struct cfg_field prepare_options[] = {
+    CFG_TEXT(A, tokenizer, "tokenizer", "", "byte (257 ids: bytes and an end), or the path of a tokenizer.json with a BPE model"),
+    CFG_TEXT(A, output, "output", "", "PREFIX of the files to write (also: -o)"),
+    CFG_TEXT(A, key, "key", "text", "member of a JSON line that holds the text"),
+    CFG_TEXT(A, end, "end", "", "token behind each document; empty: <|endoftext|>, </s> or the like"),
+    CFG_FLAG(A, no_end, "no-end", "false", "no token behind a document"),
+    CFG_FLAG(A, template, "template", "false", "put around each document what the tokenizer's post_processor says"),
+    CFG_FLAG(A, specials, "specials", "false", "special tokens written in the text count as such"),
+    CFG_INT (A, threads, "threads", "0", 0, MOST_THREADS, "cores to use; 0: all"),
+    CFG_FLAG(A, force, "force", "false", "replace existing files"),
+    { .name = NULL },
+};
+#undef A
+/* clang-format on */
 
 /* A block on its way from text to tokens. */
 struct job {
@@ -42,6 +59,7 @@ struct job {
 
 struct work {
     const struct args *args;
+    const struct options *options;
     struct tokenizer *tokenizer;
     int32_t end; /* token behind each document; -1: none */
     struct encoder **encoders;
@@ -64,91 +82,18 @@ static void help(FILE *out)
         "data.valid, on all cores.  FILE is plain text, one document each, or *.jsonl, "
         "one\n"
         "JSON object with member --key a line; - is text from standard input.\n\n"
-        "  --tokenizer T  byte: 257 ids, bytes and an end; else a tokenizer.json with a "
-        "BPE\n"
-        "                 model (GPT-2, LLaMA, BLOOM, GLM-4, or what `kilorank tokenizer "
-        "train`\n"
-        "                 wrote)\n"
-        "  --key NAME     member of a JSON line that holds the text (text)\n"
-        "  --end TOKEN    token behind each document (<|endoftext|>, </s> or the like)\n"
-        "  --no-end       no token behind a document\n"
-        "  --template     put around each document what the tokenizer's post_processor "
-        "says\n"
-        "  --specials     special tokens written in the text count as such\n"
-        "  --threads N    cores to use (all)\n"
-        "  --force        replace existing files\n\n"
-        "  kilorank prepare corpus/*.jsonl --tokenizer byte -o data/corpus\n",
+        "  kilorank prepare corpus/*.jsonl --tokenizer byte -o data/corpus\n\nOptions:\n",
         out);
+    cfg_help(prepare_options, out);
 }
 
-/* ---- arguments -------------------------------------------------------------------------- */
-
-static kr_status value(int argc, char **argv, int *i, const char **out)
+static kr_status check_args(const struct args *a, const struct options *o)
 {
-    if (*i + 1 >= argc)
-        return KR_FAIL(KR_ERR_ARG, "prepare: %s: its value is missing", argv[*i]);
-    *out = argv[++*i];
-    return KR_OK;
-}
-
-static kr_status read_threads(const char *text, int *out)
-{
-    char *end;
-    long n = strtol(text, &end, 10);
-
-    if (!*text || *end || n < 1 || n > MOST_THREADS)
-        return KR_FAIL(KR_ERR_ARG, "prepare: --threads %s: want 1 to %d", text,
-                       MOST_THREADS);
-    *out = (int)n;
-    return KR_OK;
-}
-
-static kr_status read_option(int argc, char **argv, int *i, struct args *a)
-{
-    const char *s = argv[*i], *threads = NULL;
-    const struct {
-        const char *name;
-        const char **text;
-        bool *flag;
-    } options[] = {
-        { "--tokenizer", &a->tokenizer, NULL },
-        { "-o", &a->prefix, NULL },
-        { "--key", &a->key, NULL },
-        { "--end", &a->end, NULL },
-        { "--threads", &threads, NULL },
-        { "--no-end", NULL, &a->no_end },
-        { "--specials", NULL, &a->specials },
-        { "--template", NULL, &a->template },
-        { "--force", NULL, &a->force },
-        { "--help", NULL, &a->help },
-        { "-h", NULL, &a->help },
-    };
-
-    for (size_t k = 0; k < sizeof options / sizeof *options; k++) {
-        if (strcmp(s, options[k].name) != 0) continue;
-        if (options[k].flag) *options[k].flag = true;
-        if (options[k].text) TRY(value(argc, argv, i, options[k].text));
-        return threads ? read_threads(threads, &a->threads) : KR_OK;
-    }
-    return KR_FAIL(KR_ERR_ARG, "prepare: %s: unknown option", s);
-}
-
-static kr_status parse(int argc, char **argv, struct args *a)
-{
-    for (int i = 1; i < argc; i++) {
-        if (argv[i][0] == '-' && argv[i][1])
-            TRY(read_option(argc, argv, &i, a));
-        else
-            a->files[a->file_count++] = argv[i];
-    }
-    if (a->help) return KR_OK;
-    if (!a->file_count) return KR_FAIL(KR_ERR_ARG, "prepare: no FILE to read");
-    if (!a->prefix) return KR_FAIL(KR_ERR_ARG, "prepare: -o PREFIX is missing");
-    if (!a->tokenizer)
-        return KR_FAIL(KR_ERR_ARG,
-                       "prepare: --tokenizer is missing: want byte or the path "
-                       "of a tokenizer.json");
-    return KR_OK;
+    if (!o->path) return KR_FAIL(KR_ERR_ARG, "prepare: no FILE to read");
+    if (!a->output[0]) return KR_FAIL(KR_ERR_ARG, "prepare: -o PREFIX is missing");
+    if (a->tokenizer[0]) return KR_OK;
+    return KR_FAIL(KR_ERR_ARG, "prepare: --tokenizer is missing: want byte or the path "
+                               "of a tokenizer.json");
 }
 
 /* ---- one block -------------------------------------------------------------------------- */
@@ -271,19 +216,20 @@ static kr_status choose_end(struct work *w)
 
     w->end = -1;
     if (a->no_end) return KR_OK;
-    w->end = a->end ? tokenizer_find(w->tokenizer, a->end) : tokenizer_end(w->tokenizer);
+    w->end =
+        a->end[0] ? tokenizer_find(w->tokenizer, a->end) : tokenizer_end(w->tokenizer);
     if (w->end >= 0) return KR_OK;
     return KR_FAIL(KR_ERR_ARG,
                    "prepare: %s has no token %s; name one with --end, or take "
                    "--no-end",
-                   a->tokenizer, a->end ? a->end : "that usually ends a document");
+                   a->tokenizer, a->end[0] ? a->end : "that usually ends a document");
 }
 
-static kr_status open_work(struct work *w, const struct args *a)
+static kr_status open_work(struct work *w)
 {
-    size_t threads = (size_t)(a->threads ? a->threads : parallel_cores());
+    const struct args *a = w->args;
+    size_t threads = a->threads ? (size_t)a->threads : (size_t)parallel_cores();
 
-    w->args = a;
     w->threads = (int)threads;
     w->terminal = isatty(STDERR_FILENO);
     TRY(tokenizer_open(&w->tokenizer, a->tokenizer));
@@ -292,9 +238,10 @@ static kr_status open_work(struct work *w, const struct args *a)
     for (size_t i = 0; i < threads; i++)
         TRY(encoder_open(&w->encoders[i], w->tokenizer));
     TRY(mem_alloc(&w->jobs, threads * BLOCKS_A_CORE, sizeof *w->jobs, "blocks"));
-    TRY(documents_open(&w->in, a->files, a->file_count, tokenizer_cut(w->tokenizer)));
+    TRY(documents_open(&w->in, w->options->words, w->options->word_count,
+                       tokenizer_cut(w->tokenizer)));
     w->all_bytes = documents_bytes(w->in);
-    return token_writer_open(&w->out, a->prefix, tokenizer_size(w->tokenizer), a->force);
+    return token_writer_open(&w->out, a->output, tokenizer_size(w->tokenizer), a->force);
 }
 
 static void close_work(struct work *w)
@@ -316,20 +263,20 @@ static void close_work(struct work *w)
 
 int prepare_main(int argc, char **argv)
 {
-    struct args a = { .key = "text" };
-    struct work w = { 0 };
+    struct args a;
+    struct options o;
+    struct work w = { .args = &a, .options = &o };
     kr_status st;
 
-    if (mem_alloc(&a.files, (size_t)argc, sizeof *a.files, "arguments") != KR_OK)
-        return EXIT_FAILED;
-    st = parse(argc, argv, &a);
-    if (st == KR_OK && a.help) {
+    if (options_read_words(argc, argv, prepare_options, &a, NULL, &o) != KR_OK)
+        return EXIT_USAGE;
+    if (o.help) {
         help(stdout);
-    } else {
-        if (st == KR_OK) st = open_work(&w, &a);
-        if (st == KR_OK) st = run_all(&w);
-        close_work(&w);
+        return EXIT_DONE;
     }
-    mem_free(a.files);
+    st = check_args(&a, &o);
+    if (st == KR_OK) st = open_work(&w);
+    if (st == KR_OK) st = run_all(&w);
+    close_work(&w);
     return st == KR_OK ? EXIT_DONE : st == KR_ERR_ARG ? EXIT_USAGE : EXIT_IO;
 }

@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fs.h"
+#include "base/options.h"
 #include "base/utf8.h"
 #include "scheduler/exitcode.h"
 #include "trainer/data/parallel.h"
@@ -15,13 +17,28 @@
 #include "trainer/data/tokenizer_train.h"
 
 struct args {
-    const char **words; /* that are no options */
-    int word_count;
-    const char **specials;
-    int special_count;
-    const char *out, *key, *pattern, *vocab, *threads;
-    bool lines, use_specials, template, skip, force, help;
+    char output[FS_PATH], key[256], pattern[32];
+    int64_t vocab, threads;
+    bool force, lines, specials, template, skip;
 };
+
+/* clang-format off */
+#define A struct args
+static const struct cfg_field tool_options[] = {
+    CFG_TEXT(A, output, "output", "", "train: the tokenizer.json to write (also: -o)"),
+    CFG_INT (A, vocab, "vocab", "0", 0, TOKENIZER_MOST_IDS, "train: ids to learn, at least 256 and the special ones"),
+    CFG_TEXT(A, pattern, "pattern", "llama3", "train: how text is split: gpt2 or llama3"),
+    CFG_TEXT(A, key, "key", "text", "train: member of a JSON line that holds the text"),
+    CFG_INT (A, threads, "threads", "0", 0, 1024, "train: cores to use; 0: all"),
+    CFG_FLAG(A, force, "force", "false", "train: replace an existing file"),
+    CFG_FLAG(A, lines, "lines", "false", "encode, decode, split: each line by itself"),
+    CFG_FLAG(A, specials, "specials", "false", "encode, split: special tokens in the text count as such"),
+    CFG_FLAG(A, template, "template", "false", "encode: with what the post_processor puts around a text"),
+    CFG_FLAG(A, skip, "skip-specials", "false", "decode: leave special tokens out"),
+    { .name = NULL },
+};
+#undef A
+/* clang-format on */
 
 static void help(FILE *out)
 {
@@ -29,92 +46,21 @@ static void help(FILE *out)
         "usage: kilorank tokenizer train FILE... -o tokenizer.json --vocab N [--special "
         "T]...\n"
         "       kilorank tokenizer encode|decode|split|show|bench TOKENIZER [FILE]\n\n"
-        "train   learn byte-level BPE of N ids from text or *.jsonl (--key text), on "
-        "all\n"
-        "        cores (--threads); --pattern gpt2 or llama3 (default) says how text is\n"
-        "        split.  Ids: bytes, merges, then special tokens: those of --special, "
-        "or\n"
-        "        <|endoftext|>, <|im_start|> and <|im_end|>.  --force replaces a file.\n"
-        "encode  text to ids with spaces between; decode: ids to text "
-        "(--skip-specials).\n"
-        "        --lines: each line by itself\n"
+        "train   learn byte-level BPE of N ids from text or *.jsonl, on all cores.  Ids: "
+        "bytes,\n"
+        "        merges, then special tokens: those of --special, or <|endoftext|>,\n"
+        "        <|im_start|> and <|im_end|>\n"
+        "encode  text to ids with spaces between; decode: ids to text\n"
         "split   the pieces that BPE sees, one JSON string a line\n"
-        "        --specials: special tokens in the text count as such; --template: with "
-        "what\n"
-        "        the post_processor puts around it\n"
         "show    what the tokenizer is made of\n"
         "bench   MB/s of encoding and decoding FILE, which must come back the same\n\n"
         "TOKENIZER is byte or the path of a tokenizer.json; FILE is - (standard input) "
         "if\n"
         "left out.\n\n"
         "  kilorank tokenizer train corpus.txt -o tokenizer.json --vocab 8192\n"
-        "  echo 'Hello, world!' | kilorank tokenizer encode tokenizer.json\n",
+        "  echo 'Hello, world!' | kilorank tokenizer encode tokenizer.json\n\nOptions:\n",
         out);
-}
-
-/* ---- arguments -------------------------------------------------------------------------- */
-
-static kr_status read_option(int argc, char **argv, int *i, struct args *a)
-{
-    const char *s = argv[*i], *special = NULL;
-    const struct {
-        const char *name;
-        const char **text;
-        bool *flag;
-    } options[] = {
-        { "-o", &a->out, NULL },
-        { "--key", &a->key, NULL },
-        { "--pattern", &a->pattern, NULL },
-        { "--vocab", &a->vocab, NULL },
-        { "--threads", &a->threads, NULL },
-        { "--special", &special, NULL },
-        { "--lines", NULL, &a->lines },
-        { "--specials", NULL, &a->use_specials },
-        { "--template", NULL, &a->template },
-        { "--skip-specials", NULL, &a->skip },
-        { "--force", NULL, &a->force },
-        { "--help", NULL, &a->help },
-        { "-h", NULL, &a->help },
-    };
-
-    for (size_t k = 0; k < sizeof options / sizeof *options; k++) {
-        if (strcmp(s, options[k].name) != 0) continue;
-        if (options[k].flag) *options[k].flag = true;
-        if (!options[k].text) return KR_OK;
-        if (*i + 1 >= argc)
-            return KR_FAIL(KR_ERR_ARG, "tokenizer: %s: its value is missing", s);
-        *options[k].text = argv[++*i];
-        if (special) a->specials[a->special_count++] = special;
-        return KR_OK;
-    }
-    return KR_FAIL(KR_ERR_ARG, "tokenizer: %s: unknown option", s);
-}
-
-static kr_status parse(int argc, char **argv, struct args *a)
-{
-    for (int i = 1; i < argc; i++) {
-        if (argv[i][0] == '-' && argv[i][1])
-            TRY(read_option(argc, argv, &i, a));
-        else
-            a->words[a->word_count++] = argv[i];
-    }
-    return KR_OK;
-}
-
-static kr_status number(const char *name, const char *text, int64_t least, int64_t most,
-                        int64_t *out)
-{
-    char *end;
-    long long n;
-
-    errno = 0;
-    n = strtoll(text, &end, 10);
-    if (!*text || *end || errno || n < least || n > most)
-        return KR_FAIL(KR_ERR_ARG,
-                       "tokenizer: %s %s: want a number from %" PRId64 " to %" PRId64,
-                       name, text, least, most);
-    *out = n;
-    return KR_OK;
+    cfg_help(tool_options, out);
 }
 
 /* ---- input ------------------------------------------------------------------------------ */
@@ -363,28 +309,26 @@ done:
 
 /* ---- train ------------------------------------------------------------------------------ */
 
-static kr_status train(const struct args *a)
+static kr_status train(const struct args *a, struct options *o)
 {
     static const char *usual[] = { "<|endoftext|>", "<|im_start|>", "<|im_end|>" };
     struct tokenizer_plan p = {
-        .files = (char *const *)a->words + 1,
-        .file_count = a->word_count - 1,
+        .files = o->words + 1,
+        .file_count = o->word_count - 1,
         .key = a->key,
-        .out = a->out,
+        .out = a->output,
         .pattern = a->pattern,
-        .specials = a->special_count ? a->specials : usual,
-        .special_count = a->special_count ? a->special_count : 3,
+        .specials = o->set_count ? (const char **)o->sets : usual,
+        .special_count = o->set_count ? o->set_count : 3,
+        .vocab = a->vocab,
+        .threads = (int)a->threads,
         .replace = a->force,
     };
-    int64_t threads = 0;
 
     if (p.file_count == 0)
         return KR_FAIL(KR_ERR_ARG, "tokenizer: train: no FILE to read");
-    if (!a->out) return KR_FAIL(KR_ERR_ARG, "tokenizer: train: -o FILE is missing");
+    if (!a->output[0]) return KR_FAIL(KR_ERR_ARG, "tokenizer: train: -o FILE is missing");
     if (!a->vocab) return KR_FAIL(KR_ERR_ARG, "tokenizer: train: --vocab N is missing");
-    TRY(number("--vocab", a->vocab, 256, TOKENIZER_MOST_IDS, &p.vocab));
-    if (a->threads) TRY(number("--threads", a->threads, 1, 1024, &threads));
-    p.threads = (int)threads;
     return tokenizer_train(&p);
 }
 
@@ -400,19 +344,19 @@ static const struct {
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
-static kr_status run_one(const struct args *a, size_t command)
+static kr_status run_one(const struct args *a, const struct options *o, size_t command)
 {
     struct desk d = { .args = a,
-                      .flags = (a->use_specials ? ENCODE_SPECIALS : 0u) |
+                      .flags = (a->specials ? ENCODE_SPECIALS : 0u) |
                                (a->template ? ENCODE_TEMPLATE : 0u) };
-    const char *file = a->word_count > 2 ? a->words[2] : "-";
+    const char *file = o->word_count > 2 ? o->words[2] : "-";
     kr_status st;
 
-    if (a->word_count < 2)
-        return KR_FAIL(KR_ERR_ARG, "tokenizer: %s: TOKENIZER is missing", a->words[0]);
-    if (a->word_count > 3)
-        return KR_FAIL(KR_ERR_ARG, "tokenizer: %s: one FILE is enough", a->words[3]);
-    TRY_OR(st, tokenizer_open(&d.t, a->words[1]), done);
+    if (o->word_count < 2)
+        return KR_FAIL(KR_ERR_ARG, "tokenizer: %s: TOKENIZER is missing", o->path);
+    if (o->word_count > 3)
+        return KR_FAIL(KR_ERR_ARG, "tokenizer: %s: one FILE is enough", o->words[3]);
+    TRY_OR(st, tokenizer_open(&d.t, o->words[1]), done);
     TRY_OR(st, encoder_open(&d.e, d.t), done);
     if (commands[command].reads) TRY_OR(st, read_file(file, &d.text), done);
     st = commands[command].run(&d);
@@ -423,36 +367,32 @@ done:
     return st;
 }
 
-static kr_status run(const struct args *a)
+static kr_status run(const struct args *a, struct options *o)
 {
-    if (a->word_count == 0)
-        return KR_FAIL(KR_ERR_ARG,
-                       "tokenizer: want train, encode, decode, split, show or "
-                       "bench (see kilorank tokenizer --help)");
-    if (strcmp(a->words[0], "train") == 0) return train(a);
+    static const char wanted[] = "want train, encode, decode, split, show or bench";
+
+    if (!o->path)
+        return KR_FAIL(KR_ERR_ARG, "tokenizer: %s (see kilorank tokenizer --help)",
+                       wanted);
+    if (strcmp(o->path, "train") == 0) return train(a, o);
     for (size_t i = 0; i < COMMANDS; i++)
-        if (strcmp(commands[i].name, a->words[0]) == 0) return run_one(a, i);
-    return KR_FAIL(KR_ERR_ARG,
-                   "tokenizer: %s: want train, encode, decode, split, show or "
-                   "bench",
-                   a->words[0]);
+        if (strcmp(commands[i].name, o->path) == 0) return run_one(a, o, i);
+    return KR_FAIL(KR_ERR_ARG, "tokenizer: %s: %s", o->path, wanted);
 }
 
 int tokenizer_tool_main(int argc, char **argv)
 {
-    struct args a = { .key = "text", .pattern = "llama3" };
-    kr_status st = KR_OK;
+    struct args a;
+    struct options o;
+    kr_status st;
 
-    if (mem_alloc(&a.words, (size_t)argc, sizeof *a.words, "arguments") != KR_OK ||
-        mem_alloc(&a.specials, (size_t)argc, sizeof *a.specials, "arguments") != KR_OK)
-        return EXIT_FAILED;
-    st = parse(argc, argv, &a);
-    if (st == KR_OK && a.help)
+    if (options_read_words(argc, argv, tool_options, &a, "special", &o) != KR_OK)
+        return EXIT_USAGE;
+    if (o.help) {
         help(stdout);
-    else if (st == KR_OK)
-        st = run(&a);
-    mem_free(a.words);
-    mem_free(a.specials);
+        return EXIT_DONE;
+    }
+    st = run(&a, &o);
     return st == KR_OK        ? EXIT_DONE
            : st == KR_ERR_ARG ? EXIT_USAGE
            : st == KR_ERR_IO  ? EXIT_IO

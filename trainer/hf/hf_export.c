@@ -24,7 +24,7 @@
 #include "trainer/hf/hf_weights.h"
 #include "trainer/run/commands.h"
 #include "trainer/run/load.h"
-#include "trainer/run/options.h"
+#include "base/options.h"
 #include "trainer/run/origin.h"
 
 enum { PIECE = 1 << 20 /* elements written at a time */, HEADER_ROOM = 1 << 20 };

@@ -8,7 +8,7 @@
 #include "checkpoints/st_folder.h"
 #include "trainer/hf/hf_output.h"
 #include "trainer/hf/hf_plan.h"
-#include "trainer/run/options.h"
+#include "base/options.h"
 
 struct import_args {
     char output[FS_PATH], base[SETTINGS_TEXT];

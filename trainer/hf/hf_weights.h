@@ -8,7 +8,7 @@
 #include "base/fs.h"
 #include "checkpoints/manifest.h"
 #include "trainer/hf/hf_plan.h"
-#include "trainer/run/options.h"
+#include "base/options.h"
 
 /* One checkpoint. */
 struct hf_stored {

@@ -6,7 +6,7 @@
 #include "scheduler/exitcode.h"
 #include "trainer/run/bench.h"
 #include "trainer/run/commands.h"
-#include "trainer/run/options.h"
+#include "base/options.h"
 
 /* clang-format off */
 static const struct cfg_field bench_options[] = {

@@ -9,7 +9,7 @@
 #include "trainer/run/eval_choices.h"
 #include "trainer/run/eval_match.h"
 #include "trainer/run/load.h"
-#include "trainer/run/options.h"
+#include "base/options.h"
 
 struct eval_args {
     char data[SETTINGS_TEXT], match[SETTINGS_TEXT], choices[SETTINGS_TEXT],

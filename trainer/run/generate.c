@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "scheduler/exitcode.h"
 #include "trainer/run/commands.h"
-#include "trainer/run/options.h"
+#include "base/options.h"
 #include "trainer/run/questions.h"
 #include "trainer/run/voice.h"
 
