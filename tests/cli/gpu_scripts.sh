@@ -40,6 +40,12 @@ limited() {
     env ON=emu BUILD="$build" LIMIT=5 "$top/scripts/gpu-check" bf16 fp32 >out 2>&1
     [ $? -eq 3 ] && grep -q '^# LIMIT=5 is over, .*: scripts/gpu-check bf16 fp32$' out && ! grep -q 'all is well' out
 }
+# A kernel that does not end is one line, and the end of that table.
+hangs() {
+    "$build/tests/device/parity-emu" --hopper 1 --only attention_bwd --most 600 --patience 1 >out 2>&1
+    [ $? -eq 98 ] && grep -qE '^not ok - attention_bwd .* heads of .*# no answer in 1 s$' out
+}
+check no_answer_is_one hangs
 check the_parts_of_gpu_check checks
 check the_parts_of_gpu_bench benches
 check a_limit_ends_it_and_tells_what_is_left limited

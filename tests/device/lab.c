@@ -208,12 +208,25 @@ static bool is_intact(const struct lab_tensor *t)
     return true;
 }
 
+/* What is typically less than SMALL came out of larger numbers that cancelled. */
+static double typical_of(const struct lab_tensor *t)
+{
+    double size = 0;
+
+    for (int64_t i = 0; i < t->rows; i++)
+        for (int64_t j = 0; j < t->cols; j++) {
+            double b = get(t->type, t->result[1], t->lead + i * t->ld + j);
+
+            size += isnan(b) ? 0 : b * b;
+        }
+    return fmax(sqrt(size / (double)(t->rows * t->cols)), SMALL);
+}
+
 /* |out - ref| / |ref|, and no element may be off by more than 32 times that of a typical
- * one: a lost row in a large matrix must not drown.  What is typically less than SMALL came
- * out of larger numbers that cancelled; it is held against SMALL. */
+ * one: a lost row in a large matrix must not drown. */
 static double distance(const struct lab_tensor *t)
 {
-    double apart = 0, size = 0, worst = 0, typical;
+    double apart = 0, worst = 0, typical;
 
     for (int64_t i = 0; i < t->rows; i++)
         for (int64_t j = 0; j < t->cols; j++) {
@@ -223,15 +236,57 @@ static double distance(const struct lab_tensor *t)
 
             if (isnan(a) || isnan(b)) return NAN;
             apart += d * d;
-            size += b * b;
             worst = d > worst ? d : worst;
         }
     if (apart == 0) return 0;
-    typical = sqrt(size / (double)(t->rows * t->cols));
-    typical = typical > SMALL ? typical : SMALL;
+    typical = typical_of(t);
     apart = sqrt(apart / (double)(t->rows * t->cols)) / typical;
     worst = worst / typical / 32;
     return apart > worst ? apart : worst;
+}
+
+/* The elements that are off: their number and box, and the first. */
+struct off {
+    int64_t count, row[2], col[2], first_row, first_col;
+    double got, want;
+};
+
+static struct off off_of(const struct lab_tensor *t, double most)
+{
+    struct off o = { .row = { t->rows, -1 }, .col = { t->cols, -1 } };
+
+    for (int64_t i = 0; i < t->rows; i++)
+        for (int64_t j = 0; j < t->cols; j++) {
+            int64_t k = t->lead + i * t->ld + j;
+            double a = get(t->type, t->result[0], k), b = get(t->type, t->result[1], k);
+
+            if (fabs(a - b) <= most || a == b) continue;
+            if (o.count++ == 0) o.first_row = i, o.first_col = j, o.got = a, o.want = b;
+            o.row[0] = i < o.row[0] ? i : o.row[0];
+            o.row[1] = i > o.row[1] ? i : o.row[1];
+            o.col[0] = j < o.col[0] ? j : o.col[0];
+            o.col[1] = j > o.col[1] ? j : o.col[1];
+        }
+    return o;
+}
+
+void lab_explain(const struct lab *l, double tol)
+{
+    for (int i = 0; i < l->count; i++) {
+        const struct lab_tensor *t = &l->t[i];
+        struct off o;
+
+        if (t->use == LAB_IN) continue;
+        o = off_of(t, tol * typical_of(t));
+        if (o.count == 0) continue;
+        printf("# operand %d (%lld, %lld): %lld elements are off, rows %lld to %lld, "
+               "columns "
+               "%lld to %lld; (%lld, %lld) is %g, wanted %g\n",
+               i, (long long)t->rows, (long long)t->cols, (long long)o.count,
+               (long long)o.row[0], (long long)o.row[1], (long long)o.col[0],
+               (long long)o.col[1], (long long)o.first_row, (long long)o.first_col, o.got,
+               o.want);
+    }
 }
 
 double lab_error(const struct lab *l)

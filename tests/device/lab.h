@@ -74,6 +74,9 @@ void lab_fetch(struct lab *l, int side);
 /* Worst error of all outputs, relative to the norm of the reference; NaN if any element
  * is, infinite if a byte outside a box has changed. */
 double lab_error(const struct lab *l);
+/* Lines with # on each output of which elements are off by more than `tol` of a typical one:
+ * how many, between which rows and columns, and the first of them. */
+void lab_explain(const struct lab *l, double tol);
 bool lab_same_bits(const struct lab *l, int number_of_tensor, const unsigned char *other);
 
 void lab_clear(struct lab *l); /* after a case */

@@ -1,7 +1,7 @@
 /*
  * parity.c - every operation of a device against the reference, on random shapes.
  * usage: parity [--only OPERATION] [--hopper 1] [--shapes N] [--repeats N] [--most N] [--seed N]
- *               [--threads N] [--huge N] [DEVICE...]
+ *               [--threads N] [--huge N] [--patience N] [DEVICE...]
  *
  *   DEVICE     default: cuda, cuda32 and, on a Hopper GPU, cuda with its own kernels
  *              where the program has them, else guard and cpu16
@@ -11,15 +11,18 @@
  *   --most     largest dimension (150)
  *   --seed     of shapes and values (1)
  *   --threads  of the reference, and to make operands: the same bits on any number (1)
+ *   --patience seconds for an operation, then the program ends (0: as long as it takes)
  *   --huge     instead: operations on matrices of N elements (huge.h)
  *
  * A device of bf16 is held against cpu16, the others against cpu: both compute in fp32.
  * The output is TAP and a table: the worst relative error of each operation.
  */
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -27,8 +30,8 @@
 #include "tests/device/huge.h"
 
 static struct {
-    int64_t shapes, repeats, most, seed, hopper, threads, huge;
-} want = { 5, 2, 150, 1, 0, 1, 0 };
+    int64_t shapes, repeats, most, seed, hopper, threads, huge, patience;
+} want = { 5, 2, 150, 1, 0, 1, 0, 0 };
 
 static const char *only; /* operation; NULL: all */
 static int cases, bad_cases;
@@ -39,13 +42,28 @@ struct finding {
     char why[192]; /* "": nothing is wrong */
 };
 
+static char at_work[192]; /* for the alarm: the line of a device that does not answer */
+
+static void no_answer(int signal)
+{
+    (void)signal;
+    if (write(STDOUT_FILENO, at_work, strlen(at_work)) < 0) _exit(97);
+    _exit(98);
+}
+
 static bool run_side(struct lab *l, const struct lab_case *c, int side, struct finding *f)
 {
     kr_status st;
 
     lab_send(l, side);
+    if (want.patience && side == 0) {
+        snprintf(at_work, sizeof at_work, "not ok - %s %s  # no answer in %lld s\n",
+                 c->name, l->shape, (long long)want.patience);
+        alarm((unsigned)want.patience);
+    }
     st = c->call(l, side);
     if (st == KR_OK) st = kern_queue_sync(l->side[side].q);
+    alarm(0);
     if (st != KR_OK)
         snprintf(f->why, sizeof f->why, "%s: %s", l->shape, kr_status_text(st));
     else
@@ -87,6 +105,7 @@ static bool one_shape(struct lab *l, const struct lab_case *c, double tol,
                  isnan(error)   ? "not every element was written"
                  : isinf(error) ? "written outside the box"
                                 : "too far off");
+    if (!(error <= tol)) lab_explain(l, 8 * tol);
     return error <= tol && repeat(l, c, f);
 }
 
@@ -147,6 +166,7 @@ static kr_status one_device(const char *name, enum kern_hopper when)
            done);
     printf("# %s: %s%s\n", name, kern_device_describe(l.side[0].device),
            all ? "" : "; its own kernels");
+    fflush(stdout);
     if (want.huge) {
         bad_cases += huge_check(&l.side[0], want.huge, !all, &cases);
         goto done;
@@ -169,7 +189,7 @@ static bool option(const char *name, const char *value)
     } options[] = { { "--shapes", &want.shapes }, { "--repeats", &want.repeats },
                     { "--most", &want.most },     { "--seed", &want.seed },
                     { "--hopper", &want.hopper }, { "--threads", &want.threads },
-                    { "--huge", &want.huge } };
+                    { "--huge", &want.huge },     { "--patience", &want.patience } };
 
     for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
         if (strcmp(options[i].name, name) != 0 || !value) continue;
@@ -179,7 +199,7 @@ static bool option(const char *name, const char *value)
     if (strcmp(name, "--only") == 0) return (only = value) != NULL;
     fprintf(stderr,
             "parity: %s: want --only and an operation, or --shapes, --repeats, --most, "
-            "--seed, --hopper, --threads, --huge and a number\n",
+            "--seed, --hopper, --threads, --huge, --patience and a number\n",
             name);
     return false;
 }
@@ -199,6 +219,7 @@ int main(int argc, char **argv)
     int i = 1;
 
     log_setup("parity", -1);
+    signal(SIGALRM, no_answer);
     for (; i < argc && argv[i][0] == '-'; i += 2)
         if (!option(argv[i], argv[i + 1])) return 2;
     if (i >= argc && usual_devices() != KR_OK) return 1;
