@@ -147,7 +147,7 @@ $(O)/emu/kernels/cuda/sm90%.o: emu.more := -march=$(MARCH) -Wno-uninitialized -W
 $(O)/emu/%.o: %.c
 	@mkdir -p $(@D)
 	$(call q,EMU)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
-$(O)/tests/device/speed/lt.o: CPPFLAGS += $(if $(HAVE_CUDA),-isystem $(CUDA_HOME)/include,-Itests/emu)
+$(O)/tests/device/speed/lt.o $(O)/tests/device/speed/attention.o: CPPFLAGS += $(if $(HAVE_CUDA),-isystem $(CUDA_HOME)/include,-Itests/emu)
 emu.obj = $(patsubst $(O)/%,$(O)/emu/%,$(call obj,$(cuda.list) $(emu.src)))
 # with a NCCL of its own, which finds the emulated GPU in the program that opens it
 emu.nccl = $(patsubst $(O)/%,$(O)/emu/%,$(call obj,$(nccl.src)))

@@ -86,7 +86,7 @@ kr_status cuda_attention_bwd(void *stream, struct kern_mat dqkv, struct kern_mat
     TRY(BY_TYPE(out.type, dot_rows, stream, delta, dout, out, h));
     if (sm90_attention_takes(stream, qkv, dout, h) &&
         sm90_attention_takes(stream, dqkv, dout, h))
-        return sm90_attention_bwd(stream, dqkv, delta, dout, qkv, lse, h);
+        return sm90_attention_bwd(stream, { dqkv, delta, dout, qkv, lse, h });
     if (fits_mma(h, qkv, dout) && is_aligned(dqkv, 16))
         return attention_mma_bwd(stream, dqkv, delta, dout, qkv, lse, heads_of(h));
     return attention_any_bwd(stream, dqkv, delta, dout, qkv, lse, heads_of(h));

@@ -50,6 +50,10 @@ kr_status cuda_ran(void *stream, const char *operation);
  * Growing waits for the stream, so it happens in the first step only. */
 kr_status cuda_scratch(void *stream, void *out, size_t bytes);
 
+/* For measuring what order costs: Hopper's backward of attention adds dQ up as tiles come,
+ * with other bits every time. */
+extern bool cuda_attention_any_order;
+
 /* ---- between backend.c, queue.c and staging.c ---------------------------------------- */
 
 /* Slots hold the status of streams and outlive them, so an event may refer to one. */

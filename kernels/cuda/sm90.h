@@ -26,11 +26,21 @@ kr_status sm90_gemm_act(void *stream, enum kern_act kind, const product &p,
 bool sm90_attention_takes(void *stream, struct kern_mat qkv, struct kern_mat out,
                           const struct kern_heads *h);
 
-/* [queued] As the entries of the table; the backward wants delta computed. */
+/* [queued] As the entry of the table. */
 kr_status sm90_attention_fwd(void *stream, struct kern_mat out, struct kern_mat lse,
                              struct kern_mat qkv, const struct kern_heads *h);
-kr_status sm90_attention_bwd(void *stream, struct kern_mat dqkv, struct kern_mat delta,
-                             struct kern_mat dout, struct kern_mat qkv,
-                             struct kern_mat lse, const struct kern_heads *h);
+
+/* The matrices of a backward; delta is computed. */
+struct sm90_backward {
+    struct kern_mat dqkv, delta, dout, qkv, lse;
+    const struct kern_heads *h;
+};
+kr_status sm90_attention_bwd(void *stream, const sm90_backward &b); /* [queued] */
+
+/* Bytes of cuda_scratch that it takes: fp32 sums of dQ of `rows` rows, and counters. */
+size_t sm90_attention_scratch(int64_t rows, const struct kern_heads *h);
+
+/* [queued] The end of a backward: sums of dQ (sm90_layout.h), rounded, into dqkv. */
+kr_status sm90_attention_dq(void *stream, const sm90_backward &b, const float *sums);
 
 #endif

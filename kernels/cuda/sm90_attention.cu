@@ -14,10 +14,11 @@ template <class S>
 static kr_status forward(void *stream, struct kern_mat out, struct kern_mat lse,
                          struct kern_mat qkv, const struct kern_heads *h)
 {
-    const struct attention_args g =
-        attention_args_of(h, qkv, lse, S::rows, h->heads, h->heads / h->kv_heads);
+    struct attention_args g = attention_args_of(h, qkv, lse);
     CUtensorMap q, kv, o;
 
+    g.order = attention_order(ceil_div(g.seq, S::rows), g.heads * g.sequences,
+                              g.heads / g.kv_heads, h->seq, S::dim);
     TRY(tensor_map_encode(&q, fwd_box_q<S>(qkv, h->seq)));
     TRY(tensor_map_encode(&kv, fwd_box_kv<S>(qkv, h->seq)));
     TRY(tensor_map_encode(&o, attention_box_out(out, h->seq)));
@@ -35,14 +36,4 @@ kr_status sm90_attention_fwd(void *stream, struct kern_mat out, struct kern_mat 
                          : forward<fwd_shape<64, 3, false>>(stream, out, lse, qkv, h);
     return h->slopes ? forward<fwd_shape<128, 2, true>>(stream, out, lse, qkv, h)
                      : forward<fwd_shape<128, 2, false>>(stream, out, lse, qkv, h);
-}
-
-kr_status sm90_attention_bwd(void *stream, struct kern_mat dqkv, struct kern_mat delta,
-                             struct kern_mat dout, struct kern_mat qkv,
-                             struct kern_mat lse, const struct kern_heads *h)
-{
-    const sm90_backward b = { dqkv, delta, dout, qkv, lse, h };
-
-    TRY(sm90_attention_keys(stream, b));
-    return sm90_attention_queries(stream, b);
 }

@@ -9,19 +9,9 @@
 #include "kernels/cuda/sm90_attention.cuh"
 #include "kernels/cuda/sm90_launch.cuh"
 
-/* The matrices of a backward, and its two passes. */
-struct sm90_backward {
-    struct kern_mat dqkv, delta, dout, qkv, lse;
-    const struct kern_heads *h;
-};
-kr_status sm90_attention_keys(void *stream, const sm90_backward &b);
-kr_status sm90_attention_queries(void *stream, const sm90_backward &b);
-
-/* Tiles of `rows` rows of `heads` heads, `group` of which share keys and values. */
-static inline struct attention_args attention_args_of(const struct kern_heads *h,
-                                                      struct kern_mat qkv,
-                                                      struct kern_mat lse, int32_t rows,
-                                                      int64_t heads, int64_t group)
+/* All but the order of the tiles. */
+static inline struct attention_args
+attention_args_of(const struct kern_heads *h, struct kern_mat qkv, struct kern_mat lse)
 {
     struct attention_args g = {};
 
@@ -34,18 +24,6 @@ static inline struct attention_args attention_args_of(const struct kern_heads *h
     g.start = h->start;
     g.lse = (float *)lse.at;
     g.lse_ld = lse.ld;
-    g.order = attention_order(ceil_div(g.seq, rows), (int32_t)heads * g.sequences,
-                              (int32_t)group, h->seq, (int32_t)h->head_dim);
-    return g;
-}
-
-static inline struct attention_args backward_args_of(const sm90_backward &b, int32_t rows,
-                                                     int64_t heads, int64_t group)
-{
-    struct attention_args g = attention_args_of(b.h, b.qkv, b.lse, rows, heads, group);
-
-    g.delta = (const float *)b.delta.at;
-    g.delta_ld = b.delta.ld;
     return g;
 }
 

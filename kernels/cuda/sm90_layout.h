@@ -203,4 +203,48 @@ LAYOUT void attention_tile(struct attention_order o, int32_t index, int32_t *ran
     *lane = first + in % wide;
 }
 
+/*
+ * The same for the backward, whose tiles are keys: a lane is a K/V head.  A tile follows the
+ * one before it through all queries, their gradients and dQ of `group` heads (2 + 2 + 4
+ * bytes an element); a section has enough lanes that tiles of many are at work.
+ */
+enum { BACKWARD_LANES = 8 };
+
+LAYOUT struct attention_order backward_order(int32_t blocks, int32_t lanes, int32_t group,
+                                             int64_t seq, int32_t dim)
+{
+    int64_t near = ATTENTION_L2 / (seq * dim * (4 + 8 * (int64_t)group));
+    struct attention_order o = { blocks, lanes, lanes };
+
+    if (near < BACKWARD_LANES) near = BACKWARD_LANES;
+    if (near < lanes) o.section = (int32_t)near;
+    return o;
+}
+
+/* ---- attention: sums of dQ ------------------------------------------------------------ */
+
+/*
+ * fp32 sums of dQ lie as the threads hold them, so that they move in one piece: tile after
+ * tile of BWD_BLOCK_ROWS(D) queries of a head, each two parts of 64 x 64, each 8 columns
+ * by 8 columns, each thread by thread.  Part p of a tile is columns from 64 p on where D is
+ * 128, rows from 64 p on where D is 64.
+ */
+enum { DQ_PART = 64 * 64 };
+
+#define BWD_BLOCK_ROWS(dim) ((dim) == 128 ? 64 : 128)
+
+/* Number of the tile. */
+LAYOUT int64_t dq_tile_at(int32_t sequence, int32_t head, int32_t block, int32_t heads,
+                          int32_t blocks)
+{
+    return ((int64_t)sequence * heads + head) * blocks + block;
+}
+
+/* Accumulator i of a thread (acc_row, acc_col), in floats from the beginning of a part; four
+ * neighbours lie together. */
+LAYOUT uint32_t dq_part(uint32_t thread, uint32_t i)
+{
+    return i / 4 * 512 + thread * 4 + i % 4;
+}
+
 #endif

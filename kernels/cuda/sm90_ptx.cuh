@@ -108,6 +108,23 @@ DEVICE void store_shared2(uint32_t at, float x, float y)
 {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(at), "f"(x), "f"(y) : "memory");
 }
+DEVICE void store_shared4(uint32_t at, float x, float y, float z, float w)
+{
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(at), "f"(x), "f"(y),
+                 "f"(z), "f"(w)
+                 : "memory");
+}
+DEVICE void store_shared_int(uint32_t at, int32_t x)
+{
+    asm volatile("st.shared.s32 [%0], %1;" ::"r"(at), "r"(x) : "memory");
+}
+DEVICE int32_t load_shared_int(uint32_t at)
+{
+    int32_t x;
+
+    asm volatile("ld.shared.s32 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
+    return x;
+}
 
 /* From the shared memory of CTA `rank` of the cluster, at the place that is `at` here. */
 DEVICE float4 load_peer4(uint32_t at, int32_t rank)
@@ -263,6 +280,58 @@ DEVICE void tma_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memor
 template <int N> DEVICE void tma_wait_read()
 {
     asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");
+}
+
+/* Bytes (multiples of 16) from shared to device memory, as a store of this thread: over what
+ * is there, or added to it, fp32. */
+DEVICE void bulk_store(float *to, uint32_t from, int32_t bytes)
+{
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to),
+                 "r"(from), "r"(bytes)
+                 : "memory");
+}
+DEVICE void bulk_add(float *to, uint32_t from, int32_t bytes)
+{
+    asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 "
+                 "[%0], [%1], %2;" ::"l"(to),
+                 "r"(from), "r"(bytes)
+                 : "memory");
+}
+/* Until all stores of this thread are in memory. */
+DEVICE void tma_wait_all() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+
+/* ---- between CTAs --------------------------------------------------------------------- */
+
+/* One more; what it was before. */
+DEVICE int32_t claim(int32_t *count)
+{
+    int32_t was;
+
+    asm volatile("atom.relaxed.gpu.global.add.s32 %0, [%1], 1;"
+                 : "=r"(was)
+                 : "l"(count)
+                 : "memory");
+    return was;
+}
+/* One more, after all that this thread's stores (waited for) have written. */
+DEVICE void count_up(int32_t *count)
+{
+    asm volatile("fence.proxy.async.global;\n\t"
+                 "red.release.gpu.global.add.s32 [%0], 1;" ::"l"(count)
+                 : "memory");
+}
+/* Until it is `value`; copies of this thread that follow find what was written before. */
+DEVICE void await_count(const int32_t *count, int32_t value)
+{
+    int32_t is;
+
+    do
+        asm volatile("ld.acquire.gpu.global.s32 %0, [%1];"
+                     : "=r"(is)
+                     : "l"(count)
+                     : "memory");
+    while (is != value);
+    asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 
 /* ---- warpgroups ----------------------------------------------------------------------- */

@@ -65,6 +65,7 @@ cudaError_t cudaFree(void *at);
 cudaError_t cudaHostAlloc(void **at, size_t bytes, unsigned flags);
 cudaError_t cudaFreeHost(void *at);
 cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void *at);
+cudaError_t cudaMemsetAsync(void *at, int byte, size_t bytes, cudaStream_t s);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
                             enum cudaMemcpyKind kind, cudaStream_t s);
 cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest);

@@ -492,6 +492,14 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *a, const void *at)
     return cudaSuccess;
 }
 
+cudaError_t cudaMemsetAsync(void *at, int byte, size_t bytes, cudaStream_t s)
+{
+    locked held(lock);
+
+    if (!is_in(allocations, at, bytes)) emu_fail("memory is set past the end");
+    return enqueue(s, [=] { memset(at, byte, bytes); });
+}
+
 /* A real one takes ordinary memory too, and then holds up whoever asks: not here. */
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
                             enum cudaMemcpyKind kind, cudaStream_t s)

@@ -2,7 +2,8 @@
  * machine.h - a Hopper in software, for kernels that speak only the words of
  * kernels/cuda/sm90_ptx.cuh.  Include this first: it takes the place of sm90_ptx.cuh.
  *
- * What is modelled: the threads of a cluster (fibers, switched where hardware could wait),
+ * What is modelled: the threads of all CTAs that are at work (fibers, switched where hardware
+ * could wait; a CTA or a warpgroup may fall behind others),
  * shared memory (NaN when fresh), mbarriers with arrivals, bytes and phases, named and
  * cluster barriers, the copy engine with boxes, bounds, swizzle and multicast, stmatrix,
  * shuffles, and the tensor cores: descriptors are walked as the hardware walks them, by
@@ -51,7 +52,8 @@ typedef struct CUtensorMap_st CUtensorMap;
 
 /* ---- the machine ---------------------------------------------------------------------- */
 
-enum { MACHINE_SHARED = 232448, MACHINE_STACK = 64 << 10 };
+/* ROOM: CTAs at work at a time; fewer than a launch may have. */
+enum { MACHINE_SHARED = 232448, MACHINE_STACK = 64 << 10, MACHINE_ROOM = 3 };
 
 struct m_bar { /* mbarrier */
     int arrivals = 0, pending = 0;
@@ -83,19 +85,23 @@ struct m_warp {
 };
 
 struct m_cta {
-    int id, rank;
-    int ended = 0; /* threads; all: nobody may reach in any more */
+    int id, rank, first; /* first: CTA of the cluster, index of machine.ctas */
+    int ended = 0;       /* threads; all: nobody may reach in any more */
     std::vector<uint8_t> shared;
     std::map<uint32_t, m_bar> bars;
     m_gate named[16];
     std::vector<m_warp> warps;
 };
 
+/* A store under way: of a box, or of `count` numbers, which are kept once they were read. */
 struct m_store {
     const CUtensorMap *map;
     uint32_t from;
     int32_t x, y, z;
     int group;
+    float *to;
+    bool adds, was_read;
+    std::vector<float> numbers;
 };
 
 struct m_thread {
@@ -114,12 +120,11 @@ struct m_thread {
 inline struct machine_state {
     bool late_copies, late_products; /* how asynchronous work is done */
     int grid, cluster, threads;
-    std::vector<m_cta> ctas; /* of the running cluster */
+    std::vector<m_cta> ctas; /* at work: whole clusters */
     std::vector<m_thread> all;
-    std::vector<std::unique_ptr<char[]>>
-        stacks;                                /* of all, kept from cluster to cluster */
-    std::vector<std::function<void()>> copies; /* under way */
-    m_gate cluster_gate;
+    std::vector<std::unique_ptr<char[]>> stacks; /* of all, kept from launch to launch */
+    std::vector<std::function<void()>> copies;   /* under way */
+    std::vector<m_gate> cluster_gates;           /* of the clusters at work */
     m_thread *self;
     ucontext_t home;
     std::function<void()> body;
@@ -174,6 +179,10 @@ static inline void m_pass(m_gate &g, int n, const char *where)
 }
 
 static inline m_cta &m_here() { return *machine.self->cta; }
+static inline m_cta &m_peer(int rank)
+{
+    return machine.ctas[(size_t)(m_here().first + rank)];
+}
 static inline m_warp &m_warp_here() { return m_here().warps[machine.self->id / 32]; }
 
 /* All lanes of the warp; the last one does `work` before any goes on. */
@@ -395,6 +404,23 @@ static inline void store_shared2(uint32_t at, float x, float y)
     store_shared(at, x);
     store_shared(at + 4, y);
 }
+static inline void store_shared4(uint32_t at, float x, float y, float z, float w)
+{
+    if (at % 16) m_fail("store_shared4 is not aligned");
+    store_shared2(at, x, y);
+    store_shared2(at + 8, z, w);
+}
+static inline void store_shared_int(uint32_t at, int32_t x)
+{
+    memcpy(m_shared(m_here(), at, 4), &x, 4);
+}
+static inline int32_t load_shared_int(uint32_t at)
+{
+    int32_t x;
+
+    memcpy(&x, m_shared(m_here(), at, 4), 4);
+    return x;
+}
 static inline float2 load_shared2(uint32_t at)
 {
     float2 x;
@@ -408,8 +434,8 @@ static inline float4 load_peer4(uint32_t at, int32_t rank)
     float4 x;
 
     if (at % 16) m_fail("load_peer4 is not aligned");
-    if (machine.ctas[rank].ended == machine.threads) m_fail("a peer has ended");
-    memcpy(&x, m_shared(machine.ctas[rank], at, 16), 16);
+    if (m_peer(rank).ended == machine.threads) m_fail("a peer has ended");
+    memcpy(&x, m_shared(m_peer(rank), at, 16), 16);
     return x;
 }
 static inline void stmatrix(uint32_t at, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
@@ -445,7 +471,8 @@ static inline void warp_sync()
 }
 static inline void cluster_sync()
 {
-    m_pass(machine.cluster_gate, machine.threads * machine.cluster, "cluster_sync");
+    m_pass(machine.cluster_gates[(size_t)(m_here().first / machine.cluster)],
+           machine.threads * machine.cluster, "cluster_sync");
 }
 
 static inline void mbar_init(uint32_t bar, int32_t n)
@@ -476,7 +503,7 @@ static inline void mbar_expect(uint32_t bar, int32_t bytes)
 }
 static inline void mbar_arrive_at(uint32_t bar, int32_t rank)
 {
-    m_arrive(machine.ctas[rank], bar, 1, 0);
+    m_arrive(m_peer(rank), bar, 1, 0);
 }
 static inline void mbar_wait(uint32_t bar, uint32_t parity)
 {
@@ -520,9 +547,10 @@ static inline void m_load(uint32_t to, const CUtensorMap *map, uint32_t bar,
     if (to % PANEL_ALIGN) m_fail("a copy to an address that is no multiple of 1024");
     for (int rank = 0; rank < machine.cluster; rank++) {
         if (!(mask >> rank & 1)) continue;
+        m_cta *cta = &m_peer(rank);
         auto work = [=] {
-            m_box(machine.ctas[rank], to, map, x, y, z, true);
-            m_arrive(machine.ctas[rank], bar, 0, -(int64_t)map->box_rows * 128);
+            m_box(*cta, to, map, x, y, z, true);
+            m_arrive(*cta, bar, 0, -(int64_t)map->box_rows * 128);
         };
         if (machine.late_copies)
             machine.copies.push_back(work);
@@ -541,29 +569,89 @@ static inline void tma_load_multicast(uint32_t to, const CUtensorMap *map, uint3
     m_load(to, map, bar, mask, x, y, 0);
 }
 
-/* Stores of this thread up to all but `keep` groups. */
-static inline void m_write(int keep)
+/* A store reads its source, and writes it. */
+static inline void m_read(m_store &t)
+{
+    if (!t.was_read && t.to)
+        memcpy(t.numbers.data(),
+               m_shared(m_here(), t.from, (uint32_t)t.numbers.size() * 4),
+               t.numbers.size() * 4);
+    if (!t.was_read && !t.to) m_box(m_here(), t.from, t.map, t.x, t.y, t.z, false);
+    t.was_read = true;
+}
+static inline void m_write(const m_store &t)
+{
+    for (size_t i = 0; i < t.numbers.size(); i++)
+        t.to[i] = t.adds ? t.to[i] + t.numbers[i] : t.numbers[i];
+}
+
+/* Stores of this thread up to all but `keep` groups: until they are read, or written. */
+static inline void m_stores(int keep, bool written)
 {
     m_thread &t = *machine.self;
     size_t n = 0;
 
-    while (n < t.stores.size() && t.stores[n].group < t.store_groups - keep) {
-        const m_store &s = t.stores[n++];
-        m_box(m_here(), s.from, s.map, s.x, s.y, s.z, false);
-    }
+    for (m_store &x : t.stores)
+        if (x.group < t.store_groups - keep) m_read(x);
+    while (n < t.stores.size() && t.stores[n].group < t.store_groups - keep &&
+           (written || !t.stores[n].to))
+        m_write(t.stores[n++]);
     t.stores.erase(t.stores.begin(), t.stores.begin() + (long)n);
 }
 static inline void tma_store(const CUtensorMap *map, uint32_t from, int32_t x, int32_t y,
                              int32_t z = 0)
 {
-    machine.self->stores.push_back({ map, from, x, y, z, machine.self->store_groups });
+    machine.self->stores.push_back(
+        { map, from, x, y, z, machine.self->store_groups, nullptr, false, false, {} });
+}
+static inline void m_bulk(float *to, uint32_t from, int32_t bytes, bool adds)
+{
+    if (from % 16 || (uintptr_t)to % 16 || bytes % 16)
+        m_fail("a copy that is not aligned");
+    machine.self->stores.push_back({ nullptr, from, 0, 0, 0, machine.self->store_groups,
+                                     to, adds, false,
+                                     std::vector<float>((size_t)bytes / 4) });
+}
+static inline void bulk_store(float *to, uint32_t from, int32_t bytes)
+{
+    m_bulk(to, from, bytes, false);
+}
+static inline void bulk_add(float *to, uint32_t from, int32_t bytes)
+{
+    m_bulk(to, from, bytes, true);
 }
 static inline void tma_commit()
 {
     machine.self->store_groups++;
-    if (!machine.late_copies) m_write(0);
+    if (!machine.late_copies) m_stores(0, true);
 }
-template <int N> static inline void tma_wait_read() { m_write(N); }
+template <int N> static inline void tma_wait_read() { m_stores(N, false); }
+static inline void tma_wait_all()
+{
+    /* others may look before it is written */
+    for (uint64_t i = m_random() % 4; machine.late_copies && i > 0; i--) {
+        machine.moves++;
+        m_yield();
+    }
+    m_stores(0, true);
+}
+
+/* ---- between CTAs --------------------------------------------------------------------- */
+
+static inline int32_t claim(int32_t *count)
+{
+    machine.moves++;
+    return (*count)++;
+}
+static inline void count_up(int32_t *count)
+{
+    machine.moves++;
+    ++*count;
+}
+static inline void await_count(const int32_t *count, int32_t value)
+{
+    m_until("await_count", [=] { return *count == value; });
+}
 
 /* ---- running -------------------------------------------------------------------------- */
 
@@ -588,18 +676,20 @@ static inline void m_make_thread(m_thread &t, char *stack, m_cta *cta, int id)
     makecontext(&t.context, m_entry, 0);
 }
 
-static inline void m_make_cluster(int first)
+/* CTAs first .. first + count - 1, whole clusters. */
+static inline void m_make_ctas(int first, int count)
 {
-    machine.ctas.assign((size_t)machine.cluster, m_cta());
+    machine.ctas.assign((size_t)count, m_cta());
     machine.all.clear();
-    machine.all.resize((size_t)(machine.cluster * machine.threads));
+    machine.all.resize((size_t)(count * machine.threads));
     while (machine.stacks.size() < machine.all.size())
         machine.stacks.emplace_back(new char[MACHINE_STACK]);
-    machine.cluster_gate = {};
-    for (int c = 0; c < machine.cluster; c++) {
+    machine.cluster_gates.assign((size_t)(count / machine.cluster), m_gate());
+    for (int c = 0; c < count; c++) {
         m_cta &cta = machine.ctas[c];
 
-        cta.id = first + c, cta.rank = c;
+        cta.id = first + c, cta.rank = c % machine.cluster;
+        cta.first = c - cta.rank;
         cta.shared.assign(MACHINE_SHARED, 0xff);
         cta.warps.resize((size_t)machine.threads / 32);
         for (int t = 0; t < machine.threads; t++)
@@ -608,18 +698,44 @@ static inline void m_make_cluster(int first)
     }
 }
 
-/* Once around all threads, from a random one on; false when all have ended. */
-static inline bool m_round()
+/* Who falls behind for a while: a CTA, or a warpgroup of it; none where cta is -1. */
+struct m_late {
+    int cta, group; /* group -1: all of the CTA */
+};
+
+static inline bool m_is(struct m_late l, const m_thread &t)
+{
+    return l.cta >= 0 && t.cta == &machine.ctas[(size_t)l.cta] &&
+           (l.group < 0 || l.group == t.id / 128);
+}
+
+static inline struct m_late m_behind()
+{
+    static struct m_late late;
+    static int rounds;
+
+    if (rounds-- > 0 && late.cta < (int)machine.ctas.size()) return late;
+    rounds = (int)(m_random() % 40);
+    late.cta = (int)(m_random() % (machine.ctas.size() + 1)) - 1;
+    late.group = (int)(m_random() % 4) - 1;
+    return late;
+}
+
+/* Once around all threads but those that are behind, from a random one on; false when all
+ * have ended. */
+static inline bool m_round(struct m_late behind)
 {
     size_t n = machine.all.size(), from = m_random() % n;
     bool alive = false;
 
     for (size_t i = 0; i < n; i++) {
-        machine.self = &machine.all[(from + i) % n];
-        if (machine.self->ended) continue;
+        m_thread &t = machine.all[(from + i) % n];
+
+        if (t.ended) continue;
         alive = true;
-        if (machine.self->ready && !machine.self->ready(machine.self->wish)) continue;
-        swapcontext(&machine.home, &machine.self->context);
+        if (m_is(behind, t) || (t.ready && !t.ready(t.wish))) continue;
+        machine.self = &t;
+        swapcontext(&machine.home, &t.context);
     }
     machine.self = nullptr;
     return alive;
@@ -654,23 +770,31 @@ static inline void m_check_end()
     if (!machine.copies.empty()) m_fail("ended before a copy had landed");
 }
 
-/* Run `body` as a kernel; false when the rules were broken. */
+/* Until the CTAs at work have ended, or cannot. */
+static inline void m_work()
+{
+    for (uint64_t before = machine.moves; !machine.failed; before = machine.moves) {
+        if (!m_round(m_behind())) return;
+        if (machine.moves != before) continue;
+        m_round({ -1, -1 });
+        if (machine.moves == before && !m_land()) m_say_stuck();
+    }
+}
+
+/* Run `body` as a kernel, as many CTAs at a time as there is room for; false when the rules
+ * were broken. */
 static inline bool machine_run(int grid, int cluster, int threads, uint32_t shared,
                                std::function<void()> body)
 {
+    const int room = (MACHINE_ROOM + cluster - 1) / cluster * cluster;
+
     machine.grid = grid, machine.cluster = cluster, machine.threads = threads;
     machine.body = body, machine.failed = false, machine.random = 1;
     machine.copies.clear();
     if (shared > MACHINE_SHARED || grid % cluster) return false;
-    for (int first = 0; first < grid && !machine.failed; first += cluster) {
-        uint64_t before;
-
-        m_make_cluster(first);
-        do {
-            before = machine.moves;
-            if (!m_round()) break;
-            if (machine.moves == before && !m_land()) m_say_stuck();
-        } while (!machine.failed);
+    for (int first = 0; first < grid && !machine.failed; first += room) {
+        m_make_ctas(first, grid - first < room ? grid - first : room);
+        m_work();
         if (!machine.failed) m_check_end();
     }
     return !machine.failed;

@@ -134,7 +134,7 @@ static double worst(const struct mat &x, const double *want)
 }
 
 /* Enough workers that some have several tiles, few enough that all do. */
-enum { WORKERS = 2 };
+enum { WORKERS = 2, BACKWARD_WORKERS = 4 };
 
 template <class S> static void check_forward(struct problem &p)
 {
@@ -204,10 +204,32 @@ static void forward_of_short_sequences(void)
     }
 }
 
+/* The sums of dQ as a matrix would have them, into dqkv. */
+template <class S>
+static void place_dq(const struct problem &p, const std::vector<float> &sums,
+                     struct mat &dqkv)
+{
+    const int blocks = ceil_div(p.seq, S::block);
+
+    for (int64_t i = 0; i < p.rows(); i++)
+        for (int c = 0; c < p.heads * p.dim; c++) {
+            const int row = (int)(i % p.seq), in = row % S::block, col = c % p.dim;
+            const int part = p.dim == 128 ? col / 64 : in / 64;
+            const int64_t tile = dq_tile_at((int32_t)(i / p.seq), c / p.dim,
+                                            row / S::block, p.heads, blocks);
+            const float *at = sums.data() + (tile * 2 + part) * DQ_PART;
+
+            for (uint32_t t = 0, k = 0; t < 128; k = (k + 1) % 32, t += k == 0)
+                if (acc_row(t, k) == (uint32_t)in % 64 &&
+                    acc_col(t, k) == (uint32_t)col % 64)
+                    mat_set(dqkv, i, c, at[dq_part(t, k)] * p.scale());
+        }
+}
+
 template <int D, bool ALIBI> static void check_backward(struct problem &p)
 {
-    using K = keys_shape<D, ALIBI>;
-    using Q = queries_shape<D, ALIBI>;
+    using S = bwd_shape<D, ALIBI>;
+    const int blocks = ceil_div(p.seq, S::block);
     struct mat lse = mat_make(p.heads, p.rows(), KERN_F32), delta = lse, first;
 
     for (int64_t i = 0; i < p.heads * p.rows(); i++) {
@@ -217,26 +239,25 @@ template <int D, bool ALIBI> static void check_backward(struct problem &p)
     mat_place(p.qkv), mat_place(p.dout), mat_place(lse), mat_place(delta);
     each_order([&] {
         struct mat dqkv = mat_make(p.rows(), p.cols(), KERN_BF16);
-        struct attention_args g = args_of(p);
+        std::vector<int32_t> counts(1 + p.sequences * p.heads * blocks, 0);
+        std::vector<float> sums((counts.size() - 1) * 2 * DQ_PART, NAN);
+        struct backward_args g = {};
         CUtensorMap fixed = bwd_box_fixed(p.qkv.m, p.seq),
-                    dfixed = bwd_box_fixed(p.dout.m, p.seq);
-        CUtensorMap q = bwd_box_block<K>(p.qkv.m, p.seq),
-                    dq = bwd_box_block<K>(p.dout.m, p.seq);
-        CUtensorMap kv = bwd_box_block<Q>(p.qkv.m, p.seq), out;
+                    q = bwd_box_block<S>(p.qkv.m, p.seq),
+                    dout = bwd_box_block<S>(p.dout.m, p.seq), out;
 
         mat_place(dqkv);
         out = bwd_box_out(dqkv.m, p.seq);
-        g.lse = (float *)lse.m.at, g.lse_ld = lse.m.ld;
-        g.delta = (const float *)delta.m.at, g.delta_ld = delta.m.ld;
-        g.order = attention_order(ceil_div(p.seq, BWD_ROWS), p.kv_heads * p.sequences, 1,
-                                  p.seq, p.dim);
-        CHECK(machine_run(WORKERS, 1, BWD_THREADS, K::shared_bytes,
-                          [&] { attention_keys_kernel<K>(fixed, q, dq, out, g); }));
-        g.order = attention_order(ceil_div(p.seq, BWD_ROWS), p.heads * p.sequences,
-                                  p.heads / p.kv_heads, p.seq, p.dim);
-        CHECK(machine_run(WORKERS, 1, BWD_THREADS, Q::shared_bytes, [&] {
-            attention_queries_kernel<Q>(fixed, dfixed, kv, out, g);
-        }));
+        g.of = args_of(p);
+        g.of.lse = (float *)lse.m.at, g.of.lse_ld = lse.m.ld;
+        g.of.delta = (const float *)delta.m.at, g.of.delta_ld = delta.m.ld;
+        g.of.order = backward_order(ceil_div(p.seq, BWD_KEYS), p.kv_heads * p.sequences,
+                                    p.heads / p.kv_heads, p.seq, p.dim);
+        g.claimed = &counts[0], g.added = &counts[1], g.dq = sums.data();
+        g.ordered = true;
+        CHECK(machine_run(BACKWARD_WORKERS, 1, BWD_THREADS, S::shared_bytes,
+                          [&] { attention_bwd_kernel<S>(fixed, q, dout, out, g); }));
+        place_dq<S>(p, sums, dqkv);
         CHECK_NEAR(worst(dqkv, p.dqkv.data()), 0, 0.04);
         CHECK(mat_framed(dqkv));
         if (first.bytes.empty()) first = dqkv;

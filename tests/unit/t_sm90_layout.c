@@ -295,6 +295,93 @@ static void long_and_short_blocks_even_out(void)
     CHECK_I64(check_order(o, 132) * 132, <, all * 105 / 100);
 }
 
+static void sums_of_dq_have_a_place_each(void)
+{
+    static int seen[DQ_PART];
+    int64_t wrong = 0;
+
+    for (uint32_t thread = 0; thread < 128; thread++)
+        for (uint32_t i = 0; i < 32; i++) {
+            uint32_t at = dq_part(thread, i);
+
+            wrong += at >= DQ_PART || seen[at]++ ||
+                     (i % 4 && at != dq_part(thread, i - 1) + 1);
+        }
+    for (int64_t n = 0; n < 2 * 3 * 5; n++)
+        wrong += dq_tile_at((int32_t)n / 15, (int32_t)(n / 5 % 3), (int32_t)(n % 5), 3,
+                            5) != n;
+    CHECK_I64(wrong, ==, 0);
+}
+
+/* ---- turns of the backward ------------------------------------------------------------ */
+
+/*
+ * A model of the backward: CTAs take tiles in order, a step takes 1, adding a block of dQ
+ * `add`, and comes after the same block of the tile before; a CTA has two buffers.
+ */
+enum { WORKERS = 132, BUFFERS = 2 };
+struct turns {
+    int32_t blocks, tiles, group, lanes; /* of queries, of keys; of a lane; lanes */
+    double *added;                       /* (lanes, blocks, group): when */
+};
+
+/* When a tile that begins at `now` has added its last block. */
+static double walk(struct turns t, int32_t rank, int32_t lane, double now, double add)
+{
+    double out[BUFFERS] = { 0 };
+    int64_t step = 0;
+
+    for (int32_t b = t.blocks - 1; b >= rank * t.blocks / t.tiles; b--)
+        for (int32_t h = 0; h < t.group; h++, step++) {
+            double *before = &t.added[((int64_t)lane * t.blocks + b) * t.group + h];
+            double *mine = &out[step % BUFFERS];
+
+            now += 1;
+            if (now < *mine) now = *mine;
+            *mine = (now < *before ? *before : now) + add;
+            *before = *mine;
+        }
+    return out[(step - 1) % BUFFERS];
+}
+
+/* The time that CTAs would take without turns, as part of the time that they take. */
+static double efficiency(struct turns t, int64_t seq, int32_t dim, double add)
+{
+    struct attention_order o = backward_order(t.tiles, t.lanes, t.group, seq, dim);
+    double free_at[WORKERS] = { 0 }, work = 0, end = 0;
+
+    t.added =
+        calloc((size_t)t.lanes * (size_t)t.blocks * (size_t)t.group, sizeof(double));
+    for (int32_t i = 0; i < t.tiles * t.lanes; i++) {
+        int32_t rank, lane, w = 0;
+
+        for (int32_t k = 1; k < WORKERS; k++)
+            if (free_at[k] < free_at[w]) w = k;
+        attention_tile(o, i, &rank, &lane);
+        free_at[w] = walk(t, rank, lane, free_at[w], add);
+        work += (double)(t.blocks - rank * t.blocks / t.tiles) * t.group;
+        if (free_at[w] > end) end = free_at[w];
+    }
+    free(t.added);
+    return work / WORKERS / end;
+}
+
+/* Longest first and one step behind each other: turns cost next to nothing. */
+static void turns_of_the_backward_cost_little(void)
+{
+    for (int64_t seq = 2048; seq <= 16384; seq *= 2) {
+        struct turns t = { (int32_t)(seq / 64), (int32_t)(seq / 128), 8,
+                           (int32_t)(8 * 16384 / seq), NULL };
+        double fast = efficiency(t, seq, 128, 0.5), slow = efficiency(t, seq, 128, 1.2);
+
+        printf(
+            "# 64/8 heads of 128, 16384 tokens, T %lld: %.3f of the time is work where "
+            "adding takes 0.5 steps, %.3f where it takes 1.2\n",
+            (long long)seq, fast, slow);
+        CHECK(fast > 0.95 && slow > 0.94);
+    }
+}
+
 int main(void)
 {
     RUN(rows_along_k_are_found);
@@ -310,5 +397,7 @@ int main(void)
     RUN(plans_fit_the_shapes_of_training);
     RUN(each_block_of_attention_is_computed_once);
     RUN(long_and_short_blocks_even_out);
+    RUN(sums_of_dq_have_a_place_each);
+    RUN(turns_of_the_backward_cost_little);
     return check_done();
 }
