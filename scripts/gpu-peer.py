@@ -7,6 +7,7 @@ step-MODEL                         tokens/s of a training step: torch.compile, f
 
 The same shapes, FLOP and batches as in tests/device/speed.  Lines with # say what was tried.
 --small runs tiny shapes on a CPU, to see that this program works."""
+import gc
 import math
 import statistics
 import sys
@@ -196,7 +197,11 @@ def steps():
             try:
                 spent = step_seconds(*shape, context, micro, narrow, recompute)
             except torch.OutOfMemoryError:
+                spent = None
+            if spent is None:
                 print(f"# {name}{', recomputing' if recompute else ''} does not fit")
+                torch.compiler.reset()  # what it compiled holds on to the model
+                gc.collect()
                 torch.cuda.empty_cache()
                 continue
             print(f"# {name}: weights in {'bf16' if narrow else 'fp32'}{', recomputing blocks' if recompute else ''}")
