@@ -1,6 +1,8 @@
 /* trace.c - a table of operations around that of the GPU; takes the place of devices.c. */
 #include "tests/device/speed/trace.h"
 
+#include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -231,11 +233,28 @@ static const struct kern_ops traced = {
 
 /* ---- front doors ---------------------------------------------------------------------- */
 
+/* A table that lacks an operation would be called through nothing. */
+static void check_table(void)
+{
+    typedef void (*entry)(void);
+    const entry none = NULL;
+
+    for (size_t at = offsetof(struct kern_ops, fill); at < sizeof traced;
+         at += sizeof none) {
+        if (memcmp((const char *)real + at, &none, sizeof none) == 0) continue;
+        if (memcmp((const char *)&traced + at, &none, sizeof none) != 0) continue;
+        fprintf(stderr, "trace: operation number %zu of the GPU is not in this table\n",
+                (at - offsetof(struct kern_ops, fill)) / sizeof none);
+        abort();
+    }
+}
+
 void trace_init(void)
 {
     gpu = kern_cuda_backend;
     gpu32 = kern_cuda32_backend;
     real = gpu.ops;
+    check_table();
 }
 
 void trace_on(bool on) { gpu.ops = gpu32.ops = on ? &traced : real; }
