@@ -82,19 +82,16 @@ template <typename T> struct span {
     T *at;
     bool aligned; /* to 16 bytes, where octets begin */
 
-    __device__ __forceinline__ void load(float v[CELL], const octet &o) const
+    __device__ __forceinline__ words<T> fetch(const octet &o) const
     {
         const T *from = at + o.begin;
+        words<T> w = {};
 
-        if (o.whole && aligned) {
-#pragma unroll
-            for (int k = 0; k < CELL; k += pack<T>::N)
-                pack<T>::load(v + k, from + k);
-            return;
-        }
+        if (o.whole && aligned) return words<T>::whole(from);
 #pragma unroll
         for (int k = 0; k < CELL; k++)
-            v[k] = k >= o.low && k < o.high ? wide(from[k]) : 0.0f;
+            if (k >= o.low && k < o.high) w.put(k, from[k]);
+        return w;
     }
     __device__ __forceinline__ void store(const float v[CELL], const octet &o) const
     {
@@ -165,10 +162,14 @@ static __global__ void __launch_bounds__(CELL_THREADS)
     float weight[CELL], first[CELL], second[CELL], grad[CELL];
 
     if (o.high <= o.low) return;
-    w.load(weight, o);
-    m.load(first, o);
-    v.load(second, o);
-    g.load(grad, o);
+    const words<float> old = w.fetch(o);
+    const words<M> old_m = m.fetch(o), old_v = v.fetch(o);
+    const words<G> slope = g.fetch(o);
+
+    old.unpack(weight);
+    old_m.unpack(first);
+    old_v.unpack(second);
+    slope.unpack(grad);
 #pragma unroll
     for (int k = 0; k < CELL; k++) {
         const float d = grad[k] * f.grad;
@@ -224,9 +225,11 @@ static __global__ void __launch_bounds__(CELL_THREADS)
     float v[CELL], w[CELL];
 
     if (o.high <= o.low) return;
-    b.load(v, o);
+    const words<B> right = b.fetch(o);
+
+    if (a.at) a.fetch(o).unpack(w);
+    right.unpack(v);
     if (a.at) {
-        a.load(w, o);
 #pragma unroll
         for (int k = 0; k < CELL; k++)
             v[k] = w[k] + v[k];

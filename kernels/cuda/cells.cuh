@@ -13,6 +13,40 @@
 
 enum { CELL = 8, CELL_THREADS = 128 };
 
+/* A cell that nobody has looked at yet.  Who wants several under way fetches them all before
+ * he unpacks the first: nvcc waits for a load at the end of the branch that has it, if what
+ * it brings is used there. */
+template <typename T> struct words {
+    enum { N = CELL * (int)sizeof(T) / 4 };
+    unsigned at[N];
+
+    static __device__ __forceinline__ words whole(const T *from)
+    {
+        words w;
+
+#pragma unroll
+        for (int k = 0; k < N; k += 4) {
+            const uint4 x = *(const uint4 *)(from + k * (CELL / N));
+
+            w.at[k] = x.x, w.at[k + 1] = x.y, w.at[k + 2] = x.z, w.at[k + 3] = x.w;
+        }
+        return w;
+    }
+    __device__ __forceinline__ void put(int k, float x) { at[k] = __float_as_uint(x); }
+    __device__ __forceinline__ void put(int k, bf16 x)
+    {
+        at[k / 2] |= (unsigned)__bfloat16_as_ushort(x) << 16 * (k % 2);
+    }
+    __device__ __forceinline__ void unpack(float v[CELL]) const
+    {
+#pragma unroll
+        for (int k = 0; k < CELL; k++)
+            v[k] = sizeof(T) == 4 ? __uint_as_float(at[k % N])
+                   : k % 2 == 0   ? __uint_as_float(at[k / 2] << 16)
+                                  : __uint_as_float(at[k / 2] & 0xffff0000u);
+    }
+};
+
 template <typename T> struct cells {
     view<T> m;
     bool aligned;
@@ -24,19 +58,21 @@ template <typename T> struct cells {
 
         return cells{ { m.at + c, m.rows, count, m.ld }, aligned && fits };
     }
-    __device__ __forceinline__ void load(float v[CELL], int64_t i, int64_t c) const
+    /* What load reads, as it lies in memory. */
+    __device__ __forceinline__ words<T> fetch(int64_t i, int64_t c) const
     {
         const T *at = m.row(i) + c;
+        words<T> w = {};
 
-        if (aligned && c + CELL <= m.cols) {
-#pragma unroll
-            for (int k = 0; k < CELL; k += pack<T>::N)
-                pack<T>::load(v + k, at + k);
-            return;
-        }
+        if (aligned && c + CELL <= m.cols) return words<T>::whole(at);
 #pragma unroll
         for (int k = 0; k < CELL; k++)
-            v[k] = c + k < m.cols ? wide(at[k]) : 0.0f;
+            if (c + k < m.cols) w.put(k, at[k]);
+        return w;
+    }
+    __device__ __forceinline__ void load(float v[CELL], int64_t i, int64_t c) const
+    {
+        fetch(i, c).unpack(v);
     }
     __device__ __forceinline__ void store(int64_t i, int64_t c, const float v[CELL]) const
     {

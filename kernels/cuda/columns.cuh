@@ -4,7 +4,8 @@
  * Rows are cut into slices.  In the first kernel a block sums one slice of 256 columns:
  * its warps take the rows of the slice in turn, and their sums are added in the order of
  * the warps.  The second kernel adds the slices in order, eight runs of them at a time.  The
- * number of slices depends on the number of rows alone.
+ * number of slices depends on the number of rows alone.  Rows are read a few at a time before
+ * the first is added: nvcc does not move a load over the branch of the one before.
  *
  * What is summed is up to a functor: K numbers per element, from (row, column).
  */
@@ -17,7 +18,8 @@ enum {
     COLUMN_WARPS = 8,
     COLUMN_STRIPE = WARP * CELL,
     COLUMN_SLICE = 64,
-    COLUMN_MOST = 128
+    COLUMN_MOST = 128,
+    COLUMN_BATCH = 4 /* rows that a warp reads at a time */
 };
 
 /* Slices of so many rows, and the rows of one. */
@@ -40,16 +42,23 @@ __global__ void __launch_bounds__(COLUMN_WARPS *WARP)
     const int64_t end = (slice + 1) * each < rows ? (slice + 1) * each : rows;
     float sum[K][CELL] = {};
 
-#pragma unroll 4
-    for (int64_t i = slice * each + warp; i < end && c < cols; i += COLUMN_WARPS) {
-        float v[K][CELL];
+    for (int64_t i = slice * each + warp; i < end && c < cols;
+         i += COLUMN_BATCH * COLUMN_WARPS) {
+        float v[COLUMN_BATCH][K][CELL];
 
-        f(v, i, c);
 #pragma unroll
-        for (int n = 0; n < K; n++)
+        for (int q = 0; q < COLUMN_BATCH; q++) {
+            const int64_t row = i + q * COLUMN_WARPS;
+
+            f(v[q], row < end ? row : end - 1, c);
+        }
 #pragma unroll
-            for (int k = 0; k < CELL; k++)
-                sum[n][k] += v[n][k];
+        for (int q = 0; q < COLUMN_BATCH; q++)
+#pragma unroll
+            for (int n = 0; n < K; n++)
+#pragma unroll
+                for (int k = 0; k < CELL; k++)
+                    if (i + q * COLUMN_WARPS < end) sum[n][k] += v[q][n][k];
     }
 #pragma unroll
     for (int n = 0; n < K; n++) {

@@ -10,7 +10,7 @@
  */
 #include "kernels/cuda/cells.cuh"
 
-enum { TILE = 256, PART = 128 };
+enum { TILE = 256, PART = 128, BATCH = 4 /* rows read at a time */ };
 
 template <typename T>
 static __global__ void __launch_bounds__(CELL_THREADS)
@@ -100,14 +100,25 @@ static __global__ void __launch_bounds__(CELL_THREADS)
 
     if (c >= dx.m.cols || !s.begins_part(place)) return;
     if (s.rank[place] == 0) d.load(sum, key[s.row[place]], c);
-#pragma unroll 8
-    for (int n = 0; n < count; n++) {
-        float v[CELL];
+    for (int n = 0; n < count; n += BATCH) {
+        int32_t row[BATCH];
+        words<T> w[BATCH];
 
-        dx.load(v, s.row[place + n], c);
 #pragma unroll
-        for (int k = 0; k < CELL; k++)
-            sum[k] += v[k];
+        for (int q = 0; q < BATCH; q++)
+            row[q] = s.row[place + (n + q < count ? n + q : count - 1)];
+#pragma unroll
+        for (int q = 0; q < BATCH; q++)
+            w[q] = dx.fetch(row[q], c);
+#pragma unroll
+        for (int q = 0; q < BATCH; q++) {
+            float v[CELL];
+
+            w[q].unpack(v);
+#pragma unroll
+            for (int k = 0; k < CELL; k++)
+                if (n + q < count) sum[k] += v[k];
+        }
     }
     if (s.rank[place] == 0)
         d.store(key[s.row[place]], c, sum);

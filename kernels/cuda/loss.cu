@@ -8,7 +8,7 @@
  */
 #include "kernels/cuda/cells.cuh"
 
-enum { THREADS = 512, STEP = THREADS * CELL };
+enum { THREADS = 512, STEP = THREADS * CELL, BATCH = 4 /* cells read at a time */ };
 
 /* The greatest of a thread's logits so far, and the sum of exp(logit - greatest). */
 struct running {
@@ -59,13 +59,21 @@ static __device__ float log_sum_of(const cells<T> &logits, int64_t i, const kept
     running r = { -INFINITY, 0 };
     float top;
 
-#pragma unroll 2
-    for (int64_t c = (int64_t)threadIdx.x * CELL; c < cols; c += STEP) {
-        float v[CELL];
+    for (int64_t c = (int64_t)threadIdx.x * CELL; c < cols; c += BATCH * STEP) {
+        words<T> w[BATCH];
 
-        logits.load(v, i, c);
-        row.store(c, v);
-        r.take(v, cols - c < CELL ? (int)(cols - c) : CELL);
+#pragma unroll
+        for (int q = 0; q < BATCH; q++)
+            w[q] = logits.fetch(i, c + q * STEP);
+#pragma unroll
+        for (int q = 0; q < BATCH; q++) {
+            const int64_t left = cols - c - q * STEP;
+            float v[CELL];
+
+            w[q].unpack(v);
+            row.store(c + q * STEP, v);
+            r.take(v, left < CELL ? (int)left : CELL);
+        }
     }
     top = block_max<THREADS>(r.most, room);
     if (r.most != top) r.sum *= expf(r.most - top); /* 0 where there was nothing */

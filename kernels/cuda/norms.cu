@@ -1,7 +1,8 @@
 /*
  * norms.cu - LayerNorm and RMSNorm.
  *
- * In the forward a block owns a row and walks over it again for each sum, from the cache.
+ * In the forward a block owns a row, which it keeps in registers; one that is too long for
+ * that it walks over again for each sum, from the cache.
  * In the backward a block owns a run of rows, one after the other: it keeps a few of them
  * in registers, and its part of dw and db beside them.
  */
@@ -52,30 +53,83 @@ static __device__ float spread(const cells<T> &x, int64_t i, float m, float *roo
     return block_sum<THREADS>(sum, room) / (float)x.m.cols;
 }
 
+/* y, from what a thread has of x. */
 template <typename T>
-static __global__ void __launch_bounds__(THREADS)
-    norm_kernel(bool centred, cells<T> y, view<float> stats, cells<T> x, cells<T> w,
-                cells<T> b, double eps)
+static __device__ __forceinline__ void put_part(const cells<T> &y, int64_t i, int64_t c,
+                                                float v[CELL], float m, float r,
+                                                const cells<T> &w, const cells<T> &b)
 {
-    __shared__ float room[THREADS / WARP];
-    const int64_t i = blockIdx.x;
-    const float m = centred ? mean_of(x, i, room) : 0;
-    const float r = (float)(1 / sqrt((double)spread(x, i, m, room) + eps));
+    float gain[CELL], shift[CELL] = {};
+
+    w.load(gain, 0, c);
+    if (b.m.at) b.load(shift, 0, c);
+#pragma unroll
+    for (int k = 0; k < CELL; k++)
+        v[k] = (v[k] - m) * r * gain[k] + shift[k];
+    y.store(i, c, v);
+}
+
+static __device__ __forceinline__ float put_stats(const view<float> &stats, int64_t i,
+                                                  float m, float spread, double eps)
+{
+    const float r = (float)(1 / sqrt((double)spread + eps));
 
     if (threadIdx.x == 0) {
         stats.row(0)[i] = m;
         stats.row(1)[i] = r;
     }
-    EACH_PART (c, x.m.cols) {
-        float v[CELL], gain[CELL], shift[CELL] = {};
+    return r;
+}
 
-        x.load(v, i, c);
-        w.load(gain, 0, c);
-        if (b.m.at) b.load(shift, 0, c);
+/* A thread keeps PARTS cells of the row. */
+template <typename T, int PARTS>
+static __global__ void __launch_bounds__(THREADS)
+    norm_kernel(bool centred, cells<T> y, view<float> stats, cells<T> x, cells<T> w,
+                cells<T> b, double eps)
+{
+    __shared__ float room[THREADS / WARP];
+    const int64_t i = blockIdx.x, cols = x.m.cols, own = (int64_t)threadIdx.x * CELL;
+    words<T> row[PARTS];
+    float v[PARTS][CELL], sum = 0, m = 0, r;
+
+#pragma unroll
+    for (int p = 0; p < PARTS; p++)
+        row[p] = x.fetch(i, own + p * STEP);
+#pragma unroll
+    for (int p = 0; p < PARTS; p++) {
+        row[p].unpack(v[p]);
+#pragma unroll
+        for (int k = 0; k < CELL; k++) /* past the last column it is 0 */
+            sum += v[p][k];
+    }
+    if (centred) m = block_sum<THREADS>(sum, room) / (float)cols;
+    sum = 0;
+#pragma unroll
+    for (int p = 0; p < PARTS; p++)
 #pragma unroll
         for (int k = 0; k < CELL; k++)
-            v[k] = (v[k] - m) * r * gain[k] + shift[k];
-        y.store(i, c, v);
+            if (k < here(own + p * STEP, cols)) sum += (v[p][k] - m) * (v[p][k] - m);
+    r = put_stats(stats, i, m, block_sum<THREADS>(sum, room) / (float)cols, eps);
+#pragma unroll
+    for (int p = 0; p < PARTS; p++)
+        if (own + p * STEP < cols) put_part(y, i, own + p * STEP, v[p], m, r, w, b);
+}
+
+template <typename T>
+static __global__ void __launch_bounds__(THREADS)
+    long_norm_kernel(bool centred, cells<T> y, view<float> stats, cells<T> x, cells<T> w,
+                     cells<T> b, double eps)
+{
+    __shared__ float room[THREADS / WARP];
+    const int64_t i = blockIdx.x;
+    const float m = centred ? mean_of(x, i, room) : 0;
+    const float r = put_stats(stats, i, m, spread(x, i, m, room), eps);
+
+    EACH_PART (c, x.m.cols) {
+        float v[CELL];
+
+        x.load(v, i, c);
+        put_part(y, i, c, v, m, r, w, b);
     }
 }
 
@@ -84,9 +138,15 @@ static kr_status norm_fwd(void *stream, bool centred, struct kern_mat y,
                           struct kern_mat stats, struct kern_mat x, struct kern_mat w,
                           struct kern_mat b, double eps)
 {
-    return launch(stream, "norm_fwd", norm_kernel<T>, dim3((unsigned)x.rows), THREADS, 0,
-                  centred, cells_of<T>(y), view_of<float>(stats), cells_of<T>(x),
-                  cells_of<T>(w), cells_of<T>(b), eps);
+    return launch(stream, "norm_fwd",
+                  x.cols <= STEP       ? norm_kernel<T, 1>
+                  : x.cols <= 2 * STEP ? norm_kernel<T, 2>
+                  : x.cols <= 4 * STEP ? norm_kernel<T, 4>
+                  : x.cols <= 8 * STEP ? norm_kernel<T, 8>
+                                       : long_norm_kernel<T>,
+                  dim3((unsigned)x.rows), THREADS, 0, centred, cells_of<T>(y),
+                  view_of<float>(stats), cells_of<T>(x), cells_of<T>(w), cells_of<T>(b),
+                  eps);
 }
 
 kr_status cuda_norm_fwd(void *stream, enum kern_norm kind, struct kern_mat y,
@@ -110,9 +170,23 @@ template <int A, int B, int C, int D> struct shares {
         TOGETHER = D,
         STEP = THREADS * CELL,
         MOST = PARTS * STEP,
+        EARLY = PARTS == 1, /* there are registers for dx beside the rest */
         BLOCKS = 132 * TOGETHER
     };
 };
+
+/* What dx gets added, of the rows i .. i + ROWS; past the last row it reads that one. */
+template <typename T, typename S>
+static __device__ __forceinline__ void
+load_rows(float d[S::ROWS][S::PARTS][CELL], const cells<T> &dx, int64_t i, int64_t end)
+{
+#pragma unroll
+    for (int q = 0; q < S::ROWS; q++)
+#pragma unroll
+        for (int p = 0; p < S::PARTS; p++)
+            dx.load(d[q][p], i + q < end ? i + q : end - 1,
+                    (int64_t)threadIdx.x * CELL + p * S::STEP);
+}
 
 /* Sums over a block of N numbers of each thread. */
 template <int THREADS, int N>
@@ -159,6 +233,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::TOGETHER)
     for (int64_t i = first; i < end; i += S::ROWS) {
         float g[S::ROWS][S::PARTS][CELL], v[S::ROWS][S::PARTS][CELL];
         float m[S::ROWS], r[S::ROWS], mean[2 * S::ROWS];
+        float d[S::ROWS][S::PARTS][CELL] = {};
 
 #pragma unroll
         for (int q = 0; q < S::ROWS;
@@ -173,6 +248,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::TOGETHER)
                 x.load(v[q][p], row, own + p * S::STEP);
             }
         }
+        if (S::EARLY && add) load_rows<T, S>(d, dx, i, end);
 #pragma unroll
         for (int q = 0; q < S::ROWS; q++) {
             mean[2 * q] = mean[2 * q + 1] = 0;
@@ -180,12 +256,12 @@ static __global__ void __launch_bounds__(S::THREADS, S::TOGETHER)
             for (int p = 0; p < S::PARTS; p++)
 #pragma unroll
                 for (int k = 0; k < CELL; k++) { /* past the last column g is 0 */
-                    const float d = i + q < end ? g[q][p][k] : 0.0f;
+                    const float dy_k = i + q < end ? g[q][p][k] : 0.0f;
 
                     v[q][p][k] = (v[q][p][k] - m[q]) * r[q];
-                    dw[p][k] += d * v[q][p][k];
-                    db[p][k] += d;
-                    g[q][p][k] = d * gain[p][k];
+                    dw[p][k] += dy_k * v[q][p][k];
+                    db[p][k] += dy_k;
+                    g[q][p][k] = dy_k * gain[p][k];
                     mean[2 * q] += g[q][p][k];
                     mean[2 * q + 1] += g[q][p][k] * v[q][p][k];
                 }
@@ -199,14 +275,13 @@ static __global__ void __launch_bounds__(S::THREADS, S::TOGETHER)
 #pragma unroll
             for (int p = 0; p < S::PARTS; p++) {
                 const int64_t c = own + p * S::STEP;
-                float d[CELL] = {};
 
                 if (i + q >= end || c >= cols) continue;
-                if (add) dx.load(d, i + q, c);
+                if (!S::EARLY && add) dx.load(d[q][p], i + q, c);
 #pragma unroll
                 for (int k = 0; k < CELL; k++)
-                    d[k] += r[q] * (g[q][p][k] - mean_g - v[q][p][k] * mean_gx);
-                dx.store(i + q, c, d);
+                    d[q][p][k] += r[q] * (g[q][p][k] - mean_g - v[q][p][k] * mean_gx);
+                dx.store(i + q, c, d[q][p]);
             }
         }
     }

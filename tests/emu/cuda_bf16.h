@@ -17,6 +17,7 @@ static inline __nv_bfloat16 __float2bfloat16_rn(float x)
 {
     return __nv_bfloat16{ bf16_round(x) };
 }
+static inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 x) { return x.bits; }
 static inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y)
 {
     return __nv_bfloat162{ __float2bfloat16_rn(x), __float2bfloat16_rn(y) };
