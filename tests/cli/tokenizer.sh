@@ -98,6 +98,38 @@ spelled() { # options between files, with a sign of equality; files that begin w
         [ "$(xxd -p odd.bin)" = 62006100 ] && rm ./-odd.txt
 }
 printf 'b' >ab
+full() { # a disk that takes 64 KiB, pretended with the limit on files
+    (trap '' XFSZ; ulimit -f 64; ends_with 6 prepare mixed.txt --tokenizer byte -o full) &&
+        said 'full.bin.tmp: ' && [ -z "$(ls full.* 2>/dev/null)" ]
+}
+check a_full_disk_leaves_nothing full
+interrupted() { # SIGINT while it waits for more: nothing stays, and the shell hears of it
+    local pid code
+    mkfifo "slow$1"
+    sleep 20 >"slow$1" & # keeps it open
+    local holder=$!
+    "$kilorank" prepare mixed.txt - --tokenizer byte -o "cut$1" <"slow$1" 2>out &
+    pid=$!
+    until [ "$(stat -c %s "cut$1.bin.tmp" 2>/dev/null || echo 0)" -gt 0 ]; do sleep 0.02; done
+    kill -s "$1" "$pid" && wait "$pid"
+    code=$?
+    kill "$holder"
+    [ "$code" -eq "$2" ] && [ -z "$(ls "cut$1".* 2>/dev/null)" ]
+}
+check interrupted_it_takes_back_what_it_wrote interrupted TERM 143
+twins() { # two at once do not mix their tokens: the second is told
+    mkfifo held
+    sleep 20 >held &
+    local holder=$! pid
+    "$kilorank" prepare ab - --tokenizer byte -o twin <held 2>/dev/null &
+    pid=$!
+    until [ -e twin.bin.tmp ]; do sleep 0.02; done
+    ends_with 2 prepare mixed.txt --tokenizer byte -o twin && said 'another command is writing' && kill "$holder" && wait "$pid" &&
+        [ "$(xxd -p twin.bin)" = 62000001 ] && : >twins.bin.tmp && prepare ab --tokenizer byte -o twins
+}
+check two_commands_with_one_output_do_not_mix twins
+nul() { ends_with 2 tool decode byte < <(printf '97\0 98') && said 'is no id'; }
+check bytes_behind_a_nul_are_not_dropped nul
 check options_may_stand_anywhere spelled
 wide() { # more than 65536 ids: four bytes each
     python3 - <<'END'

@@ -8,6 +8,7 @@
 #include "trainer/data/prepare.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,6 +95,32 @@ static kr_status check_args(const struct args *a, const struct options *o)
     if (a->tokenizer[0]) return KR_OK;
     return KR_FAIL(KR_ERR_ARG, "prepare: --tokenizer is missing: want byte or the path "
                                "of a tokenizer.json");
+}
+
+/* ---- signals ---------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t ended_by;
+
+static void on_signal(int number) { ended_by = number; }
+
+/* What is half written goes away before the command ends; a second signal ends it at once. */
+static void watch_signals(void)
+{
+    static const int numbers[] = { SIGINT, SIGTERM, SIGHUP };
+    struct sigaction old,
+        new = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
+
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+            (void)sigaction(numbers[i], &new, NULL);
+}
+
+/* End as whoever sent the signal expects it. */
+static void end_by_signal(void)
+{
+    if (!ended_by) return;
+    (void)signal(ended_by, SIG_DFL);
+    (void)raise(ended_by);
 }
 
 /* ---- one block -------------------------------------------------------------------------- */
@@ -201,6 +228,7 @@ static kr_status run_all(struct work *w)
     do {
         TRY(read_round(w, &count));
         TRY(run_round(w, count));
+        if (ended_by) return KR_FAIL(KR_ERR_IO, "prepare: interrupted");
         tell(w, false);
     } while (count > 0);
     TRY(token_writer_finish(w->out));
@@ -274,9 +302,14 @@ int prepare_main(int argc, char **argv)
         help(stdout);
         return EXIT_DONE;
     }
+    watch_signals();
     st = check_args(&a, &o);
     if (st == KR_OK) st = open_work(&w);
     if (st == KR_OK) st = run_all(&w);
     close_work(&w);
-    return st == KR_OK ? EXIT_DONE : st == KR_ERR_ARG ? EXIT_USAGE : EXIT_IO;
+    end_by_signal();
+    return st == KR_OK        ? EXIT_DONE
+           : st == KR_ERR_ARG ? EXIT_USAGE
+           : st == KR_ERR_IO  ? EXIT_IO
+                              : EXIT_FAILED;
 }

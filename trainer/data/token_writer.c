@@ -1,8 +1,12 @@
 /* token_writer.c - a buffer in front of the .bin, the index at the end. */
 #include "trainer/data/token_writer.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fs.h"
@@ -35,6 +39,24 @@ static kr_status name_files(struct token_writer *w, const char *prefix)
     return fs_path(w->idx_temp, "%s.idx.tmp", prefix);
 }
 
+/* What an interrupted command left is taken over, but not what another is writing: two
+ * would mix their tokens.  The lock ends with the process. */
+static kr_status open_temp(struct token_writer *w)
+{
+    struct stat ours, there;
+
+    TRY(fs_open(&w->fd, w->bin_temp, O_WRONLY | O_CREAT));
+    if ((flock(w->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) ||
+        fstat(w->fd, &ours) != 0 || stat(w->bin_temp, &there) != 0 ||
+        ours.st_ino != there.st_ino) {
+        close(w->fd);
+        return KR_FAIL(KR_ERR_ARG, "%s: another command is writing it", w->bin_temp);
+    }
+    return ftruncate(w->fd, 0) == 0
+               ? KR_OK
+               : KR_FAIL(KR_ERR_IO, "%s: %s", w->bin_temp, strerror(errno));
+}
+
 kr_status token_writer_open(struct token_writer **out, const char *prefix, int64_t vocab,
                             bool replace)
 {
@@ -49,7 +71,7 @@ kr_status token_writer_open(struct token_writer **out, const char *prefix, int64
         st = KR_FAIL(KR_ERR_ARG, "%s: exists already; --force replaces it",
                      fs_exists(w->bin) ? w->bin : w->idx);
     if (st == KR_OK) st = fs_mkdirs(w->folder);
-    if (st == KR_OK) st = fs_open(&w->fd, w->bin_temp, O_WRONLY | O_CREAT | O_TRUNC);
+    if (st == KR_OK) st = open_temp(w);
     if (st == KR_OK)
         *out = w;
     else
@@ -73,6 +95,11 @@ kr_status token_writer_add(struct token_writer *w, const int32_t *id, size_t cou
         w->filled += w->width;
     }
     w->tokens_here += (int64_t)count;
+    if (w->tokens_here > INT32_MAX)
+        return KR_FAIL(KR_ERR_ARG,
+                       "prepare: document %" PRId64
+                       " has more than 2^31 tokens; the format has no room for it",
+                       w->documents + 1);
     w->tokens += (int64_t)count;
     return KR_OK;
 }
@@ -81,8 +108,6 @@ kr_status token_writer_end(struct token_writer *w)
 {
     int32_t length = (int32_t)w->tokens_here;
 
-    if (w->tokens_here > INT32_MAX)
-        return KR_FAIL(KR_ERR_ARG, "prepare: a document of more than 2^31 tokens");
     mem_append(&w->lengths, &length, sizeof length);
     w->tokens_here = 0;
     w->documents++;
@@ -139,11 +164,13 @@ kr_status token_writer_finish(struct token_writer *w)
     TRY(flush(w));
     TRY(fs_fsync(w->fd, w->bin_temp));
     TRY(write_index(w));
-    /* an old index must never stand beside the new tokens */
-    TRY(fs_unlink(w->idx));
+    /* the .bin comes last: alone it would be read as another format, with a foreign index
+     * as other tokens; an index alone is refused */
+    TRY(fs_unlink(w->bin));
+    TRY(fs_fsync_dir(w->folder));
+    TRY(fs_rename(w->idx_temp, w->idx));
     TRY(fs_fsync_dir(w->folder));
     TRY(fs_rename(w->bin_temp, w->bin));
-    TRY(fs_rename(w->idx_temp, w->idx));
     TRY(fs_fsync_dir(w->folder));
     w->finished = true;
     return KR_OK;

@@ -125,8 +125,10 @@ static kr_status encode_text(struct desk *d, const char *text, size_t len)
 static kr_status encode(struct desk *d) { return each(d, encode_text); }
 
 /* Numbers with white space between. */
-static kr_status read_ids(const struct desk *d, const char *at, struct ids *out)
+static kr_status read_ids(const struct desk *d, const struct mem_text *text,
+                          struct ids *out)
 {
+    const char *at = text->at;
     char *end;
 
     for (;; at = end) {
@@ -139,7 +141,8 @@ static kr_status read_ids(const struct desk *d, const char *at, struct ids *out)
                            id, tokenizer_size(d->t));
         TRY(ids_add(out, &narrow, 1));
     }
-    if (at[strspn(at, " \t\r\n")])
+    at += strspn(at, " \t\r\n");
+    if (at < text->at + text->len)
         return KR_FAIL(KR_ERR_ARG, "tokenizer: decode: \"%.20s\" is no id", at);
     return KR_OK;
 }
@@ -151,12 +154,13 @@ static kr_status decode_text(struct desk *d, const char *text, size_t len)
     kr_status st;
 
     mem_append(&copy, text, len);
-    st = copy.at ? read_ids(d, copy.at, &ids) : KR_OK;
+    st = copy.at ? read_ids(d, &copy, &ids) : KR_OK;
     if (st == KR_OK) {
         tokenizer_decode(d->t, ids.at, ids.count, !d->args->skip, true, &out);
         if (d->args->lines) mem_append(&out, "\n", 1);
         if (out.len) fwrite(out.at, 1, out.len, stdout);
     }
+    if (copy.failed || out.failed) st = KR_FAIL(KR_ERR_MEM, "no memory for a text");
     mem_text_free(&copy);
     mem_text_free(&out);
     ids_free(&ids);
@@ -171,6 +175,7 @@ static kr_status print_piece(void *arg, const char *piece, size_t len)
 
     line->len = 0;
     utf8_json(line, piece, len);
+    if (line->failed) return KR_FAIL(KR_ERR_MEM, "no memory for a piece");
     printf("\"%s\"\n", line->at);
     return KR_OK;
 }
