@@ -173,6 +173,11 @@ kr_status comm_broadcast(struct comm *c, void *at, int64_t bytes, int32_t root);
 void comm_register(struct comm *c, void *at, int64_t bytes);
 void comm_unregister(struct comm *c, void *at); /* before it is freed */
 
+/* [local] Device memory that a group of `size` GPUs takes beside the operands, before there
+ * is one: NCCL's own, about, and what comm_reduce_tree receives into. */
+size_t comm_nccl_bytes(int32_t size);
+size_t comm_tree_bytes(int64_t leaves, int32_t size, int64_t chunk, enum kern_dtype type);
+
 /* [local] Bytes this rank has sent in queued collectives, since comm_open. */
 double comm_sent(const struct comm *c);
 

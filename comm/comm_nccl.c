@@ -485,7 +485,7 @@ kr_status comm_nccl_open(struct comm_link **out, struct comm_link *host,
                                   .limit = host->limit,
                                   .name = "comm_bind",
                                   .queue = q,
-                                  .segment = 64 << 20 };
+                                  .segment = COMM_SEGMENT };
     host->name = n->head.name;
     n->host = host;
     n->stream = kern_queue_native(q, &device);

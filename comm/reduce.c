@@ -267,14 +267,22 @@ static int cover_of(int64_t leaves, int32_t size, int32_t rank, struct tree_node
     return tree_cover(leaves, (struct tree_node){ s.begin, s.end - s.begin }, nodes);
 }
 
+int64_t comm_reduce_count(int64_t leaves, int32_t size)
+{
+    struct tree_node nodes[TREE_DEPTH];
+    int64_t count = 0;
+
+    for (int32_t r = 0; r < size; r++)
+        count += cover_of(leaves, size, r, nodes);
+    return count;
+}
+
 kr_status comm_reduce_parts(struct comm_parts *out, int64_t leaves, int32_t size)
 {
-    struct comm_parts p = { 0 };
+    struct comm_parts p = { .count = comm_reduce_count(leaves, size) };
     struct tree_node nodes[TREE_DEPTH];
     int64_t i = 0;
 
-    for (int32_t r = 0; r < size; r++)
-        p.count += cover_of(leaves, size, r, nodes);
     TRY(mem_alloc(&p.list, (size_t)p.count, sizeof *p.list, "nodes of a reduction"));
     for (int32_t r = 0; r < size; r++) {
         int n = cover_of(leaves, size, r, nodes);

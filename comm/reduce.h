@@ -20,7 +20,9 @@ kr_status comm_reduce_direct(struct comm_link *l, void *all, void *own, int64_t 
 /* Canonical order, both paths of comm_reduce_tree. */
 kr_status comm_reduce_canonical(struct comm_link *l, const struct comm_tree *t);
 
-/* The same on the streams of a link that is_later; its wait ends a group of messages. */
+/* The same on the streams of a link that is_later; its wait ends a group of messages.
+ * COMM_SEGMENT: comm_link.segment of NCCL's. */
+enum { COMM_SEGMENT = 64 << 20 };
 kr_status comm_reduce_gpu(struct comm_link *l, const struct comm_tree *t);
 
 /* [local] The second of them.  Close it when both are empty; what was never opened is fine. */
@@ -45,6 +47,7 @@ struct comm_parts {
     int64_t count;
 };
 kr_status comm_reduce_parts(struct comm_parts *out, int64_t leaves, int32_t size);
+int64_t comm_reduce_count(int64_t leaves, int32_t size); /* how many there will be */
 
 /* Add the parts, `len` elements from number `first` of the whole array, in tree order into
  * the first of them.  add: left += right. */

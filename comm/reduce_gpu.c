@@ -86,20 +86,53 @@ static kr_status make_room(struct comm_link *l, size_t bytes)
     return KR_OK;
 }
 
+/* Elements of each of `pieces` that arrive in one segment, half of what is under way. */
+static int64_t part_of(int64_t segment, int64_t pieces, int64_t chunk,
+                       enum kern_dtype type)
+{
+    int64_t most = segment / 2 / pieces / (int64_t)kern_dtype_bytes(type) / LEAST * LEAST;
+
+    if (most < LEAST) most = LEAST;
+    return most < chunk ? most : chunk;
+}
+
+/* Bytes of one or, if there are several, of two segments. */
+static int64_t room_of(int64_t pieces, int64_t most, int64_t chunk, enum kern_dtype type)
+{
+    return (most < chunk ? 2 : 1) * pieces * most * (int64_t)kern_dtype_bytes(type);
+}
+
+static int64_t room_for(int64_t pieces, int64_t chunk, enum kern_dtype type)
+{
+    return room_of(pieces, part_of(COMM_SEGMENT, pieces, chunk, type), chunk, type);
+}
+
+size_t comm_tree_bytes(int64_t leaves, int32_t size, int64_t chunk, enum kern_dtype type)
+{
+    int64_t most = 0;
+
+    if (size == 1) return 0;
+    if (!comm_reduce_is_cube(leaves, size))
+        return (size_t)room_for(comm_reduce_count(leaves, size), chunk, type);
+    for (int32_t bit = 1; bit < size; bit *= 2) {
+        int64_t bytes = room_for(size / (2 * bit), chunk, type);
+
+        if (bytes > most) most = bytes;
+    }
+    return (size_t)most;
+}
+
 /* Cut chunks into segments of which `pieces` arrive at a time, and call for each. */
 static kr_status each_segment(struct comm_link *l, const struct comm_tree *t,
                               int64_t pieces,
                               kr_status (*call)(void *arg, const struct segment *g),
                               void *arg)
 {
-    int64_t elem = (int64_t)kern_dtype_bytes(t->type);
-    int64_t most = l->segment / 2 / pieces / elem / LEAST * LEAST, bytes;
+    int64_t most = part_of(l->segment, pieces, t->chunk, t->type);
+    int64_t bytes = pieces * most * (int64_t)kern_dtype_bytes(t->type);
     struct segment g = { 0 };
 
-    if (most < LEAST) most = LEAST;
-    if (most > t->chunk) most = t->chunk;
-    bytes = pieces * most * elem;
-    TRY(make_room(l, (size_t)(most < t->chunk ? 2 * bytes : bytes)));
+    TRY(make_room(l, (size_t)room_of(pieces, most, t->chunk, t->type)));
     for (; g.begin < t->chunk; g.begin += most, g.half ^= 1) {
         g.len = t->chunk - g.begin < most ? t->chunk - g.begin : most;
         g.room = shift(l->scratch, g.half * bytes);

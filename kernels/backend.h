@@ -19,6 +19,9 @@ struct kern_backend {
     void (*close)(void *state);                                   /* opt */
     const char *(*describe)(void *state);
     kr_status (*memory)(int local_rank, struct kern_memory *out); /* opt: not known */
+    size_t staging;                                               /* kern_kind */
+    size_t (*scratch)(enum kern_dtype type, const struct kern_whose *whose,
+                      const struct kern_call *call); /* opt: operations need none */
     /* opt, all: whose kernels compute, see kern_device_matmul and below it */
     kr_status (*set_matmul)(void *state, enum kern_matmul whose);
     kr_status (*set_hopper)(void *state, enum kern_dtype type, enum kern_hopper when);

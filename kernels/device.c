@@ -44,7 +44,17 @@ kr_status kern_device_kind(const char *name, struct kern_kind *out)
     const struct kern_backend *back = find(name);
 
     if (!back) return kern_device_check(name);
-    *out = (struct kern_kind){ back->type, back->wide, back->is_host };
+    *out = (struct kern_kind){ back->type, back->wide, back->is_host, back->staging };
+    return KR_OK;
+}
+
+kr_status kern_device_scratch(const char *name, const struct kern_whose *whose,
+                              const struct kern_call *call, size_t *out)
+{
+    const struct kern_backend *back = find(name);
+
+    if (!back) return kern_device_check(name);
+    *out = back->scratch ? back->scratch(back->type, whose, call) : 0;
     return KR_OK;
 }
 

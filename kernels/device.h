@@ -60,10 +60,12 @@ const char *kern_device_default(void);
 /* [local] Is there such a kind of device in this program?  KR_ERR_ARG with one line. */
 kr_status kern_device_check(const char *name);
 
-/* What is known of a kind of device before one is opened. */
+/* What is known of a kind of device before one is opened.  staging: bytes of pinned host
+ * memory that a queue takes at most for copies of other host memory. */
 struct kern_kind {
     enum kern_dtype type, wide;
     bool is_host;
+    size_t staging;
 };
 kr_status kern_device_kind(const char *name, struct kern_kind *out);
 
@@ -106,6 +108,34 @@ enum kern_hopper { KERN_HOPPER_OFF, KERN_HOPPER_AUTO, KERN_HOPPER_ON };
 /* [local] From here on; off at first.  Devices that are no GPU take any.  KR_ERR_DEVICE:
  * another GPU, or its driver is too old. */
 kr_status kern_device_hopper(struct kern_device *d, enum kern_hopper when);
+
+/* The two choices above, before there is a device. */
+struct kern_whose {
+    enum kern_matmul matmul;
+    enum kern_hopper hopper;
+};
+
+/* An operation of kernels.h and the shape that decides what it asks of its queue beside
+ * its operands. */
+enum kern_operation {
+    KERN_CALL_MATMUL,        /* (rows, cols), over `inner`; its operands of the type */
+    KERN_CALL_SUM_ROWS,      /* of (rows, cols): the gradient of a bias */
+    KERN_CALL_NORM_BWD,      /* of (rows, cols), with dw */
+    KERN_CALL_EMBED_BWD,     /* of (rows, cols) */
+    KERN_CALL_ATTENTION_BWD, /* of `rows` tokens in sequences of `seq` */
+    KERN_CALL_SUM            /* of (1, cols) */
+};
+struct kern_call {
+    enum kern_operation operation;
+    int64_t rows, cols, inner;
+    int64_t heads, head_dim, seq; /* attention: query heads */
+};
+
+/* [local] Bytes of device memory that a queue keeps for such calls: the largest of them.
+ * What a kernel for Hopper asks for counts unless it is off: which GPU there will be is not
+ * known.  KR_ERR_ARG: no such kind in this program. */
+kr_status kern_device_scratch(const char *name, const struct kern_whose *whose,
+                              const struct kern_call *call, size_t *out);
 
 /* [local] "products by cuBLAS 13.1, attention by our kernels"; NULL: there is one choice,
  * and kern_device_describe says it. */

@@ -14,6 +14,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/sm90_tensor_map.h"
+#include "kernels/cuda/staging.h"
 
 enum {
     OLDEST = 80, /* compute capability 8.0: mma.sync on bf16, cp.async */
@@ -301,7 +302,7 @@ static void free_host(void *state, void *at)
 #define CUDA_BACKEND(label, narrow)                                               \
     { .name = label, .type = narrow, .wide = KERN_F32, .ops = &cuda_table,        \
       .open = open_gpu, .close = close_gpu, .describe = describe,                 \
-      .memory = memory,                                                           \
+      .memory = memory, .staging = STAGING_BYTES, .scratch = cuda_scratch_of,     \
       .set_matmul = set_matmul, .set_hopper = set_hopper, .kernels = kernels,     \
       .alloc = alloc_gpu, .free = free_gpu,                                       \
       .alloc_host = alloc_host, .free_host = free_host, .enter = enter, .leave = leave,       \

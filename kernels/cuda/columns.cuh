@@ -30,6 +30,12 @@ static inline __host__ __device__ int64_t column_slices(int64_t rows)
     return n < 1 ? 1 : n < COLUMN_MOST ? n : COLUMN_MOST;
 }
 
+/* Bytes of part (K, slices, cols). */
+static inline size_t column_scratch(int k, int64_t slices, int64_t cols)
+{
+    return sizeof(float) * (size_t)(k * slices * cols);
+}
+
 /* part (K, slices, cols) */
 template <int K, typename F>
 __global__ void __launch_bounds__(COLUMN_WARPS *WARP)
@@ -128,7 +134,7 @@ static kr_status column_sums(void *stream, const char *operation, F f, int64_t r
     const int64_t slices = column_slices(rows);
     float *part;
 
-    TRY(cuda_scratch(stream, &part, sizeof *part * (size_t)(K * slices * cols)));
+    TRY(cuda_scratch(stream, &part, column_scratch(K, slices, cols)));
     TRY(launch(stream, operation, column_parts<K, F>,
                dim3((unsigned)pieces(cols, COLUMN_STRIPE), (unsigned)slices),
                COLUMN_WARPS * WARP, 0, f, rows, cols, part));

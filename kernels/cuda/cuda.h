@@ -47,7 +47,8 @@ kr_status cuda_ready(void *stream);
 kr_status cuda_ran(void *stream, const char *operation);
 
 /* Device memory that lives until the next call on this stream; grows, never shrinks.
- * Growing waits for the stream, so it happens in the first step only. */
+ * Growing waits for the stream, so it happens in the first step only.  Whoever asks says
+ * how much in a function of ops.h as well, which the memory plan reads. */
 kr_status cuda_scratch(void *stream, void *out, size_t bytes);
 
 /* For measuring what order costs: Hopper's backward of attention adds dQ up as tiles come,

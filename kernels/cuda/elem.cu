@@ -165,6 +165,11 @@ static kr_status sum_rows(void *stream, struct kern_mat db, struct kern_mat dy, 
                           dy.cols, out);
 }
 
+size_t cuda_sum_rows_scratch(int64_t rows, int64_t cols)
+{
+    return column_scratch(1, column_slices(rows), cols);
+}
+
 kr_status cuda_sum_rows(void *stream, struct kern_mat db, struct kern_mat dy, bool add)
 {
     return BY_TYPE(dy.type, sum_rows, stream, db, dy, add);

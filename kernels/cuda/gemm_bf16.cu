@@ -179,16 +179,26 @@ static operand operand_of(struct kern_mat m)
  * GPU: two for each of 132 multiprocessors. */
 enum { PART = 1024, FULL = 264 };
 
-static sharing share(const product &p)
+static sharing share(int64_t rows, int64_t cols, int64_t inner)
 {
-    const int64_t steps = pieces(p.inner(), SLICE);
-    sharing s = { pieces(p.c.rows, ROWS) * pieces(p.c.cols, COLS), 1, steps };
+    const int64_t steps = pieces(inner, SLICE);
+    sharing s = { pieces(rows, ROWS) * pieces(cols, COLS), 1, steps };
 
-    if (s.tiles * 2 > FULL || p.inner() < 2 * PART) return s;
-    s.parts = FULL / s.tiles < p.inner() / PART ? FULL / s.tiles : p.inner() / PART;
+    if (s.tiles * 2 > FULL || inner < 2 * PART) return s;
+    s.parts = FULL / s.tiles < inner / PART ? FULL / s.tiles : inner / PART;
     s.steps = pieces(steps, s.parts);
     s.parts = pieces(steps, s.steps);
     return s;
+}
+
+/* Elements of a row of the parts. */
+static int64_t part_row(int64_t cols) { return pieces(cols, CELL) * CELL; }
+
+size_t gemm_bf16_scratch(int64_t rows, int64_t cols, int64_t inner)
+{
+    const int64_t parts = rows && cols ? share(rows, cols, inner).parts : 1;
+
+    return parts > 1 ? sizeof(float) * (size_t)(parts * rows * part_row(cols)) : 0;
 }
 
 /* c = the parts in order, the bias, and onto */
@@ -230,10 +240,10 @@ static kr_status multiply_all(void *stream, const product &p, const finish<C> &o
 template <bool TA, bool TB, typename C>
 static kr_status run_parts(void *stream, const product &p, const sharing &s)
 {
-    const int64_t ld = pieces(p.c.cols, CELL) * CELL;
+    const int64_t ld = part_row(p.c.cols);
     struct kern_mat part = kern_mat(NULL, s.parts * p.c.rows, ld, KERN_F32);
 
-    TRY(cuda_scratch(stream, &part.at, sizeof(float) * (size_t)(part.rows * ld)));
+    TRY(cuda_scratch(stream, &part.at, gemm_bf16_scratch(p.c.rows, p.c.cols, p.inner())));
     part.cols = p.c.cols;
     TRY((multiply_all<TA, TB, float>(
         stream, p, { { (float *)part.at, p.c.rows, p.c.cols, ld }, {}, NULL, true }, s)));
@@ -245,7 +255,7 @@ static kr_status run_parts(void *stream, const product &p, const sharing &s)
 template <bool TA, bool TB, typename C>
 static kr_status run(void *stream, const product &p)
 {
-    const sharing s = share(p);
+    const sharing s = share(p.c.rows, p.c.cols, p.inner());
 
     if (s.parts > 1) return run_parts<TA, TB, C>(stream, p, s);
     return multiply_all<TA, TB, C>(stream, p,

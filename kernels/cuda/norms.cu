@@ -300,17 +300,22 @@ static __global__ void __launch_bounds__(S::THREADS, S::TOGETHER)
 /* Is there anybody for dw or db? */
 static bool wants(const column_outs<2> &sums) { return sums.at[0] || sums.at[1]; }
 
+template <typename S> static int64_t blocks_of(int64_t rows)
+{
+    const int64_t most = pieces(rows, S::ROWS);
+
+    return most < S::BLOCKS ? most : S::BLOCKS;
+}
+
 template <typename T, typename S>
 static kr_status one_pass(void *stream, bool centred, struct kern_mat dx, bool add_dx,
                           const column_outs<2> &sums, struct kern_mat dy,
                           struct kern_mat x, struct kern_mat w, struct kern_mat stats)
 {
-    const int64_t most = pieces(x.rows, S::ROWS);
-    const int64_t blocks = most < S::BLOCKS ? most : S::BLOCKS;
+    const int64_t blocks = blocks_of<S>(x.rows);
     float *part = NULL;
 
-    if (wants(sums))
-        TRY(cuda_scratch(stream, &part, sizeof *part * (size_t)(2 * blocks * x.cols)));
+    if (wants(sums)) TRY(cuda_scratch(stream, &part, column_scratch(2, blocks, x.cols)));
     TRY(launch(stream, "norm_bwd", backward_kernel<T, S>, dim3((unsigned)blocks),
                S::THREADS, 0, centred, cells_of<T>(dx), add_dx, cells_of<T>(dy),
                cells_of<T>(x), cells_of<T>(w), view_of<float>(stats), part));
@@ -392,6 +397,22 @@ static kr_status two_passes(void *stream, bool centred, struct kern_mat dx, bool
                   cells_of<T>(w), view_of<float>(stats));
 }
 
+typedef shares<128, 1, 2, 3> slim;
+typedef shares<256, 1, 1, 3> middle;
+typedef shares<256, 2, 1, 2> broad;
+typedef shares<512, 2, 1, 1> broadest;
+
+size_t cuda_norm_bwd_scratch(int64_t rows, int64_t cols)
+{
+    return column_scratch(2,
+                          cols <= slim::MOST       ? blocks_of<slim>(rows)
+                          : cols <= middle::MOST   ? blocks_of<middle>(rows)
+                          : cols <= broad::MOST    ? blocks_of<broad>(rows)
+                          : cols <= broadest::MOST ? blocks_of<broadest>(rows)
+                                                   : column_slices(rows),
+                          cols);
+}
+
 template <typename T>
 static kr_status norm_bwd(void *stream, bool centred, struct kern_mat dx, bool add_dx,
                           struct kern_mat dw, struct kern_mat db, bool add_dw,
@@ -399,15 +420,11 @@ static kr_status norm_bwd(void *stream, bool centred, struct kern_mat dx, bool a
                           struct kern_mat stats)
 {
     const column_outs<2> sums = { { (float *)dw.at, (float *)db.at }, add_dw };
-    typedef shares<128, 1, 2, 3> narrow;
-    typedef shares<256, 1, 1, 3> middle;
-    typedef shares<256, 2, 1, 2> broad;
-    typedef shares<512, 2, 1, 1> broadest;
 
 #define ONE_PASS(S)        \
     if (x.cols <= S::MOST) \
     return one_pass<T, S>(stream, centred, dx, add_dx, sums, dy, x, w, stats)
-    ONE_PASS(narrow);
+    ONE_PASS(slim);
     ONE_PASS(middle);
     ONE_PASS(broad);
     ONE_PASS(broadest);

@@ -61,6 +61,17 @@ kr_status cuda_adamw(void *stream, struct kern_mat w, struct kern_mat m,
 
 extern const struct kern_ops cuda_table;
 
+/* Bytes of cuda_scratch that an entry asks for; each stands beside the entry, which asks for
+ * what its function says.  cuda_scratch_of (scratch.c): of a call. */
+size_t cuda_scratch_of(enum kern_dtype type, const struct kern_whose *whose,
+                       const struct kern_call *call);
+size_t gemm_bf16_scratch(int64_t rows, int64_t cols, int64_t inner);
+size_t cuda_sum_rows_scratch(int64_t rows, int64_t cols);
+size_t cuda_norm_bwd_scratch(int64_t rows, int64_t cols);
+size_t cuda_embed_bwd_scratch(int64_t rows, int64_t cols);
+size_t cuda_attention_bwd_scratch(bool hopper, const struct kern_call *call);
+size_t cuda_sum_scratch(int64_t n);
+
 #ifdef __cplusplus
 }
 #endif

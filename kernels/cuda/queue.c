@@ -166,7 +166,6 @@ kr_status cuda_scratch(void *stream, void *out, size_t bytes)
     cudaError_t e;
 
     if (bytes > s->scratch_bytes) {
-        bytes = bytes + bytes / 4; /* a little more, so that it grows seldom */
         e = cudaStreamSynchronize(s->handle);
         if (e == cudaSuccess && s->scratch) e = cudaFree(s->scratch);
         s->scratch = NULL;

@@ -40,12 +40,18 @@ static __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x == 0) out[0] = sum;
 }
 
+/* One number for each block, and some memory if there is none. */
+size_t cuda_sum_scratch(int64_t n)
+{
+    return sizeof(double) * (size_t)(n > 0 ? pieces(n, KERN_SUM_BLOCK) : 1);
+}
+
 kr_status cuda_sum(void *stream, double *out, struct kern_mat x)
 {
     const int64_t blocks = pieces(x.cols, KERN_SUM_BLOCK);
     double *part;
 
-    TRY(cuda_scratch(stream, &part, sizeof *part * (size_t)(blocks ? blocks : 1)));
+    TRY(cuda_scratch(stream, &part, cuda_sum_scratch(x.cols)));
     TRY(launch(stream, "sum", block_sums<float, plain>, dim3((unsigned)blocks), THREADS,
                0, part, (const float *)x.at, x.cols));
     return launch(stream, "sum", last_sum, dim3(1), THREADS, 0, out, part, blocks);

@@ -6,17 +6,17 @@
 
 #include "base/mem.h"
 
-enum { PIECES = 4, PIECE_BYTES = 4 << 20 };
+_Static_assert(STAGING_PIECES *STAGING_PIECE == STAGING_BYTES, "what a queue takes");
 
 struct piece {
-    void *at;            /* pinned, PIECE_BYTES */
+    void *at;            /* pinned, STAGING_PIECE */
     cudaEvent_t is_free; /* reached when the copy that used it last is over */
     void *to;            /* of the download under way */
     size_t bytes;
 };
 
 struct staging {
-    struct piece pieces[PIECES];
+    struct piece pieces[STAGING_PIECES];
     int next;
 };
 
@@ -27,7 +27,7 @@ kr_status staging_open(struct staging **out)
 
 void staging_close(struct staging *s)
 {
-    for (int i = 0; s && i < PIECES; i++) {
+    for (int i = 0; s && i < STAGING_PIECES; i++) {
         if (s->pieces[i].is_free) (void)cudaEventDestroy(s->pieces[i].is_free);
         if (s->pieces[i].at) (void)cudaFreeHost(s->pieces[i].at);
     }
@@ -42,10 +42,10 @@ static cudaError_t take(struct staging *s, struct piece **out)
 
     if (!p->is_free) e = cudaEventCreateWithFlags(&p->is_free, cudaEventDisableTiming);
     if (e == cudaSuccess && !p->at)
-        e = cudaHostAlloc(&p->at, PIECE_BYTES, cudaHostAllocDefault);
+        e = cudaHostAlloc(&p->at, STAGING_PIECE, cudaHostAllocDefault);
     if (e == cudaSuccess) e = cudaEventSynchronize(p->is_free);
     if (e != cudaSuccess) return e;
-    s->next = (s->next + 1) % PIECES;
+    s->next = (s->next + 1) % STAGING_PIECES;
     *out = p;
     return cudaSuccess;
 }
@@ -100,9 +100,9 @@ cudaError_t staging_upload(struct staging *s, cudaStream_t stream, void *device,
 
     if (is_pinned(host))
         return cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream);
-    for (size_t at = 0; at < bytes && e == cudaSuccess; at += PIECE_BYTES)
+    for (size_t at = 0; at < bytes && e == cudaSuccess; at += STAGING_PIECE)
         e = upload_piece(s, stream, (char *)device + at, (const char *)host + at,
-                         bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES);
+                         bytes - at < STAGING_PIECE ? bytes - at : STAGING_PIECE);
     return e;
 }
 
@@ -113,8 +113,8 @@ cudaError_t staging_download(struct staging *s, cudaStream_t stream, void *host,
 
     if (is_pinned(host))
         return cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream);
-    for (size_t at = 0; at < bytes && e == cudaSuccess; at += PIECE_BYTES)
+    for (size_t at = 0; at < bytes && e == cudaSuccess; at += STAGING_PIECE)
         e = download_piece(s, stream, (char *)host + at, (const char *)device + at,
-                           bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES);
+                           bytes - at < STAGING_PIECE ? bytes - at : STAGING_PIECE);
     return e;
 }

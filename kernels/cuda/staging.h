@@ -15,6 +15,8 @@
 
 struct staging; /* opaque */
 
+enum { STAGING_PIECES = 4, STAGING_PIECE = 4 << 20, STAGING_BYTES = 16 << 20 };
+
 kr_status staging_open(struct staging **out); /* takes no memory before the first copy */
 void staging_close(struct staging *s); /* after the stream is empty; NULL is fine */
 

@@ -75,6 +75,14 @@ check old_driver says 7 'made for CUDA 12.2, this program for 13.0' EMU_DRIVER=1
 check no_gpu says 7 'shows no GPU' EMU_GPUS=0 "$emulated"
 check old_gpu says 7 'compute capability 7.5; want 8.0' EMU_CAPABILITY=75 "$emulated"
 check small_gpu says 2 'GiB are available to rank 0' EMU_MEMORY=1 "$emulated"
+# 10^10 parameters, whose copies for checkpoints are pinned, on a GPU that is large enough.
+small_host() {
+    timeout 20 env EMU_MEMORY=100000000 "$emulated" train --run none --set run.device=cuda --set model.layers=48 \
+        --set model.dim=4096 --set model.heads=32 --set model.kv_heads=0 --set model.ffn=11008 --set dist.shard=0 >out 2>&1
+    [ $? -eq 2 ] && [ ! -e none ] && [ "$(grep -c error: out)" -eq 1 ] &&
+        grep -qE 'error: a rank needs [0-9.]+ GiB of pinned host memory .* are available to rank 0 of 1; .*snapshot.every = 0' out
+}
+check small_host small_host
 check rank_without_gpu two_ranks
 cpu32=$(loss cpu fp32)
 cpu16=$(loss cpu bf16)

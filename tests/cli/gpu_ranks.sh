@@ -64,6 +64,22 @@ mixed_kinds() {
         said 'error: rank 1 .* has device cpu, rank 0 cuda: all ranks must drive the same kind'
 }
 
+# told NAME - of the memory plan in `out`, MiB
+told() { awk -v name="$1" '/memory of a rank/ { for (i = 1; i <= NF; i++) if ($i == name) at = NF - i }
+    / MiB / && at != "" { print $(NF - at); exit }' out; }
+# What all ranks take at most is what was planned, but for NCCL's own buffers: those are all that
+# a plan in library order has of messages.  To a tenth of a MiB, three of which are rounded.
+planned() { # N [ARGUMENT...]
+    local n=$1 nccl sum pinned
+    shift
+    rm -rf run
+    "$worker" train --plan "$n" "${args[@]}" "$@" --set dist.reduce=library >out 2>&1 && nccl=$(told messages) &&
+        EMU_TELL=1 ranks "$n" run "$@" && sum=$(told sum) && pinned=$(sed -n 's/.* \([0-9.]*\) MiB pinned for copies.*/\1/p' out) &&
+        awk -v want="$(echo "$sum $nccl" | awk '{ print $1 - $2 }')" -v pinned="$pinned" '
+            /^emulated GPU: .* MiB of memory/ { if ($3 > got) got = $3; if ($7 > host) host = $7 }
+            END { exit !(got > 1 && (got - want) ^ 2 < 0.04 && (host - pinned) ^ 2 < 0.02) }' out
+}
+
 ranks 1 one
 want=$(hash_of one)
 check a_run_has_a_hash [ ${#want} -eq 32 ]
@@ -71,6 +87,10 @@ check two_ranks same 2
 said 'NCCL 2.28.9' || bad_cases=$((bad_cases + 1))
 check four_ranks same 4
 check sharded_weights_on_two same 2 --set dist.shard=3
+large=(--set model.vocab=8000 --set train.steps=1)
+check two_ranks_take_what_was_planned planned 2 "${large[@]}"
+check four_with_shared_weights_too planned 4 "${large[@]}" --set dist.shard=3
+check three_that_are_no_cube_too planned 3 "${large[@]}" --set dist.shard=1
 check library_order_without_shards ranks 2 library --set dist.reduce=library --set dist.shard=0
 check a_killed_rank_ends_the_run killed
 check a_silent_rank_ends_the_run silent

@@ -21,7 +21,7 @@ check on_two_ranks_too refused 2
 check which_also_may_share_out_more said 'dist.shard = 3 \('
 
 plan() { timeout 20 "$kilorank" train "$@" >out 2>&1 </dev/null; }
-sum_of() { awk '/ MiB /{ print int($NF) }' out; }
+sum_of() { awk '/ MiB /{ print int($NF); exit }' out; }
 planned() {
     local one many
     big+=(--set train.batch=4096 --set train.micro_batch=1 --set dist.shard=3 --set train.recompute=full)

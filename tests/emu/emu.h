@@ -25,6 +25,14 @@ enum emu_call {
 /* Since the process began. */
 int64_t emu_count(enum emu_call call);
 
+/* Bytes that were asked for and not given back, now and at most so far: of the device, and
+ * of pinned memory. */
+struct emu_bytes {
+    int64_t now, most;
+};
+struct emu_bytes emu_device_bytes(void);
+struct emu_bytes emu_pinned_bytes(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -40,13 +40,20 @@ static thread_local cudaError_t last_error;
 
 int64_t emu_count(enum emu_call call) { return counts[call]; }
 
+static struct emu_bytes device_bytes, pinned_bytes;
+struct emu_bytes emu_device_bytes() { return device_bytes; }
+struct emu_bytes emu_pinned_bytes() { return pinned_bytes; }
+
 /* At the end, to those who ask. */
 static const struct teller {
     ~teller()
     {
         if (emu_setting("EMU_TELL", 0))
-            fprintf(stderr, "emulated GPU: %lld launches of kernels for Hopper\n",
-                    (long long)counts[EMU_HOPPER]);
+            fprintf(stderr,
+                    "emulated GPU: %lld launches of kernels for Hopper\n"
+                    "emulated GPU: %.1f MiB of memory, %.1f MiB pinned\n",
+                    (long long)counts[EMU_HOPPER], (double)device_bytes.most / 0x1p20,
+                    (double)pinned_bytes.most / 0x1p20);
     }
 } teller;
 
@@ -407,12 +414,20 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 /* Where each allocation's pages begin, and how many bytes they are. */
 struct pages {
     char *at;
-    size_t bytes;
+    size_t bytes, asked;
 };
 static std::map<const void *, pages> allocations, pinned;
 static size_t used;
 
 enum { PAGE = 4096, ALIGN = 256 };
+
+static void book(const std::map<const void *, pages> &kind, int64_t bytes)
+{
+    struct emu_bytes *b = &kind == &pinned ? &pinned_bytes : &device_bytes;
+
+    b->now += bytes;
+    if (b->now > b->most) b->most = b->now;
+}
 
 /* Memory full of NaN that ends where nothing may be read. */
 static cudaError_t take(std::map<const void *, pages> &from, void **at, size_t bytes)
@@ -426,7 +441,8 @@ static cudaError_t take(std::map<const void *, pages> &from, void **at, size_t b
     mprotect(base + whole, PAGE, PROT_NONE);
     memset(base, 0xff, whole);
     *at = base + whole - room;
-    from[*at] = pages{ base, whole + PAGE };
+    from[*at] = pages{ base, whole + PAGE, bytes };
+    book(from, (int64_t)bytes);
     return cudaSuccess;
 }
 
@@ -440,6 +456,7 @@ static cudaError_t give(std::map<const void *, pages> &from, void *at)
     if (!from.count(at)) return error(cudaErrorInvalidValue);
     munmap(from[at].at, from[at].bytes);
     if (&from == &allocations) used -= from[at].bytes;
+    book(from, -(int64_t)from[at].asked);
     from.erase(at);
     return cudaSuccess;
 }

@@ -13,6 +13,7 @@
 #include "comm/comm_parts.h"
 #include "comm/part.h"
 #include "tests/check.h"
+#include "tests/emu/emu.h"
 
 #include <dlfcn.h>
 #include <math.h>
@@ -257,6 +258,26 @@ static void a_segment_is_on_its_way_while_another_is_added(void)
 
 /* ---- order ---------------------------------------------------------------------------- */
 
+/* The memory plan has it before there is a group. */
+static void a_reduction_keeps_what_was_planned(void)
+{
+    static const enum kern_dtype types[] = { KERN_F32, KERN_BF16 };
+
+    for (int64_t leaves = size; leaves <= 2 * size + 1; leaves++)
+        for (int i = 0; i < 2; i++) {
+            struct comm *c = open_group("nccl", 20, "", gpu);
+            int64_t before = emu_device_bytes().now;
+
+            check_tree(c, leaves, CHUNK * PART_ALIGN, types[i], false);
+            CHECK_I64(emu_device_bytes().now - before, ==,
+                      comm_tree_bytes(leaves, size, CHUNK * PART_ALIGN, types[i]));
+            comm_close(c);
+        }
+    CHECK_I64(comm_tree_bytes(8, 4, 1 << 30, KERN_F32), ==, 64 << 20);
+    CHECK_I64(comm_tree_bytes(9, 3, 1 << 30, KERN_F32), <=, 64 << 20);
+    CHECK_I64(comm_tree_bytes(1, 1, 1 << 30, KERN_F32), ==, 0);
+}
+
 /* Another stream's work goes before, and after, by events alone. */
 static void events_join_it_to_other_streams(void)
 {
@@ -428,6 +449,7 @@ static void run_all(void)
     RUN(canonical_sums_have_the_bits_of_the_cpu);
     RUN(and_in_several_segments);
     RUN(a_segment_is_on_its_way_while_another_is_added);
+    RUN(a_reduction_keeps_what_was_planned);
     RUN(events_join_it_to_other_streams);
     RUN(host_and_registered_memory);
     RUN(silence_ends_in_bounded_time);

@@ -101,7 +101,7 @@ static kr_status fill_slopes(struct model *m)
     return st;
 }
 
-static int64_t chunk_rows(int64_t rows, int64_t vocab, enum kern_dtype type)
+int64_t model_chunk_rows(int64_t rows, int64_t vocab, enum kern_dtype type)
 {
     int64_t most = type == KERN_BF16 ? CHUNK_GPU : CHUNK_CACHE;
     int64_t fit = most / vocab / CHUNK_ROWS * CHUNK_ROWS;
@@ -127,7 +127,7 @@ static kr_status size_up(struct model *m, const struct model_shape *shape,
     m->kept = train ? kept[recompute] : BLOCK_ALL;
     if (shape->lora.rank) m->lora_scale = shape->lora.alpha / (double)shape->lora.rank;
     m->rows = sequences * shape->context;
-    m->chunk = chunk_rows(m->rows, shape->vocab, type);
+    m->chunk = model_chunk_rows(m->rows, shape->vocab, type);
     TRY(mem_alloc(&m->acts, (size_t)(train ? shape->layers : 1), sizeof *m->acts,
                   "list of activations"));
     lay_out(m, &a);

@@ -41,6 +41,12 @@ kr_status model_plan(struct model_plan *out, const struct model_shape *shape,
                      int64_t sequences, bool train, enum model_recompute recompute,
                      enum kern_dtype type, enum kern_dtype wide);
 
+/* [local] What the compute queue of such a device keeps for the operations of a model_train
+ * (kern_device_scratch). */
+kr_status model_scratch(size_t *out, const char *device, const struct kern_whose *whose,
+                        const struct model_shape *shape, const struct params *params,
+                        int64_t sequences);
+
 /* One micro-batch on the device: sequences * seq of int32 each.  A label is the token
  * that follows, or KERN_IGNORE.  start: of the document of each row, as in struct
  * kern_heads, or NULL.  Learned positions count from there; rotary ones and ALiBi go on

@@ -1,6 +1,6 @@
 /*
- * model_parts.h - what model.c (life, blocks, embedding) and model_head.c share.  For them
- * only.
+ * model_parts.h - what model.c (life, blocks, embedding), model_head.c and model_scratch.c
+ * share.  For them only.
  */
 #ifndef TRAIN_MODEL_PARTS_H
 #define TRAIN_MODEL_PARTS_H
@@ -42,6 +42,9 @@ static inline struct kern_mat first_cols(struct kern_mat m, int64_t n)
 {
     return kern_cols(m, 0, n);
 }
+
+/* Rows of logits at a time. */
+int64_t model_chunk_rows(int64_t rows, int64_t vocab, enum kern_dtype type);
 
 static inline int64_t model_rows(const struct batch *b) { return b->sequences * b->seq; }
 

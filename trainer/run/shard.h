@@ -142,6 +142,15 @@ struct shard_bytes shard_plan(const struct params *params, int32_t size,
                               const struct shard_config *config, enum kern_dtype type,
                               enum kern_dtype wide);
 
+/* [local] What collectives of such a shard keep beside these arrays, between GPUs: device
+ * memory over NCCL, pinned memory where they go through the host. */
+struct shard_room {
+    size_t device, pinned;
+};
+struct shard_room shard_room(const struct params *params, int32_t size,
+                             const struct shard_config *config, enum kern_dtype type,
+                             enum kern_dtype wide);
+
 /* [local] Checksum of what all ranks hold alike: the weights before stage 3, all optimizer
  * state in stage 0; waits until they are published.  Never 0. */
 kr_status shard_checksum(struct shard *s, uint64_t *out);

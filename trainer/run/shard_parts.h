@@ -1,6 +1,6 @@
 /*
  * shard_parts.h - the insides of a shard, for shard.c (life, publication), shard_grads.c
- * (sums of gradients) and shard_pages.c (gathered weights).
+ * (sums of gradients), shard_pages.c (gathered weights) and shard_room.c (what messages take).
  */
 #ifndef TRAIN_SHARD_PARTS_H
 #define TRAIN_SHARD_PARTS_H
