@@ -123,7 +123,8 @@ enum kern_operation {
     KERN_CALL_NORM_BWD,      /* of (rows, cols), with dw */
     KERN_CALL_EMBED_BWD,     /* of (rows, cols) */
     KERN_CALL_ATTENTION_BWD, /* of `rows` tokens in sequences of `seq` */
-    KERN_CALL_SUM            /* of (1, cols) */
+    KERN_CALL_SUM,           /* of (1, cols) */
+    KERN_CALL_CHECKSUM       /* of `cols` words of 8 bytes */
 };
 struct kern_call {
     enum kern_operation operation;

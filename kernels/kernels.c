@@ -361,6 +361,12 @@ kr_status kern_sumsq(struct kern_queue *q, double *out, struct kern_mat x)
     ENTER(q, sumsq, out, x);
 }
 
+kr_status kern_checksum(struct kern_queue *q, uint64_t *out, struct kern_mat x)
+{
+    if (!out || !is_stored(q, x, 1, x.cols)) return refuse("checksum", x, x);
+    ENTER(q, checksum, out, x);
+}
+
 kr_status kern_adamw(struct kern_queue *q, struct kern_mat w, struct kern_mat m,
                      struct kern_mat v, struct kern_mat g, struct kern_mat copy,
                      const struct kern_adamw *p)

@@ -225,6 +225,19 @@ kr_status kern_sum(struct kern_queue *q, double *out, struct kern_mat x);
 kr_status kern_sumsq(struct kern_queue *q, double *out, struct kern_mat x);
 
 /*
+ * out[0] (device) = the sum modulo 2^64, over the 8-byte words w[i] of x (1, n), of any
+ * type of the device, the last word filled up with zeros, of
+ *   f(y) = y ^ y >> 32 after twice y = (y ^ y >> 32) 0xd6e8feb86659fd93,
+ *   y = w[i] + (i + 1) 0x9e3779b97f4a7c15
+ * To compare arrays that should hold the same bits, without moving them.  For each i a word
+ * has a number of its own, so a change within one word always shows; other changes, also of
+ * places, are missed once in 2^64.  Sums of integers have no order, so any device makes it
+ * in parallel; XXH3 (base/hash.h), which names what is stored, mixes each KiB into the
+ * state of all before, so it does not come in parts.
+ */
+kr_status kern_checksum(struct kern_queue *q, uint64_t *out, struct kern_mat x);
+
+/*
  * AdamW (Loshchilov, Hutter 2019), in place, element by element:
  *   g' = g grad_scale   m = b1 m + (1 - b1) g'   v = b2 v + (1 - b2) g'^2
  *   w -= lr (m / correct1 / (sqrt(v / correct2) + eps) + weight_decay w)
@@ -292,6 +305,7 @@ struct kern_ops {
                                const int32_t *label, double grad_scale);
     kr_status (*sum)(void *stream, double *out, struct kern_mat x);
     kr_status (*sumsq)(void *stream, double *out, struct kern_mat x);
+    kr_status (*checksum)(void *stream, uint64_t *out, struct kern_mat x);
     kr_status (*adamw)(void *stream, struct kern_mat w, struct kern_mat m,
                        struct kern_mat v, struct kern_mat g, struct kern_mat copy,
                        const struct kern_adamw *p);

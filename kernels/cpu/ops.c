@@ -29,5 +29,6 @@ const struct kern_ops CPU(table) = {
     .cross_entropy = CPU(cross_entropy),
     .sum = CPU(sum),
     .sumsq = CPU(sumsq),
+    .checksum = CPU(checksum),
     .adamw = CPU(adamw),
 };

@@ -46,6 +46,7 @@ kr_status CPU(cross_entropy)(void *stream, struct kern_mat loss, struct kern_mat
                              double grad_scale);
 kr_status CPU(sum)(void *stream, double *out, struct kern_mat x);
 kr_status CPU(sumsq)(void *stream, double *out, struct kern_mat x);
+kr_status CPU(checksum)(void *stream, uint64_t *out, struct kern_mat x);
 kr_status CPU(adamw)(void *stream, struct kern_mat w, struct kern_mat m,
                      struct kern_mat v, struct kern_mat g, struct kern_mat copy,
                      const struct kern_adamw *p);

@@ -1,4 +1,6 @@
 /* reduce.c - sums in one order. */
+#include <string.h>
+
 #include "kernels/cpu/narrow.h"
 #include "kernels/cpu/ops.h"
 
@@ -44,5 +46,40 @@ kr_status CPU(sumsq)(void *stream, double *out, struct kern_mat x)
 
         out[b] = squares(CPU(load)(x, begin, n, room), n);
     }
+    return KR_OK;
+}
+
+/* What word number i adds. */
+static uint64_t number_of(uint64_t word, uint64_t i)
+{
+    const uint64_t step = UINT64_C(0x9e3779b97f4a7c15),
+                   mix = UINT64_C(0xd6e8feb86659fd93);
+    uint64_t y = word + (i + 1) * step;
+
+    y = (y ^ y >> 32) * mix;
+    y = (y ^ y >> 32) * mix;
+    return y ^ y >> 32;
+}
+
+kr_status CPU(checksum)(void *stream, uint64_t *out, struct kern_mat x)
+{
+    const char *at = x.at;
+    const int64_t bytes = x.cols * (int64_t)kern_dtype_bytes(x.type), words = bytes / 8;
+    uint64_t sum = 0;
+
+#pragma omp parallel for reduction(+ : sum) num_threads(team(stream, words))
+    for (int64_t i = 0; i < words; i++) {
+        uint64_t word;
+
+        memcpy(&word, at + i * 8, sizeof word);
+        sum += number_of(word, (uint64_t)i);
+    }
+    if (bytes % 8) {
+        uint64_t word = 0;
+
+        memcpy(&word, at + words * 8, (size_t)(bytes % 8));
+        sum += number_of(word, (uint64_t)words);
+    }
+    *out = sum;
     return KR_OK;
 }

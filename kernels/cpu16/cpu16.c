@@ -239,5 +239,6 @@ const struct kern_ops cpu16_table = {
     .cross_entropy = cross_entropy,
     .sum = cpu_sum,
     .sumsq = cpu_sumsq,
+    .checksum = cpu_checksum,
     .adamw = cpu_adamw,
 };

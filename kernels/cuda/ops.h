@@ -55,6 +55,7 @@ kr_status cuda_cross_entropy(void *stream, struct kern_mat loss, struct kern_mat
                              double grad_scale);
 kr_status cuda_sum(void *stream, double *out, struct kern_mat x);
 kr_status cuda_sumsq(void *stream, double *out, struct kern_mat x);
+kr_status cuda_checksum(void *stream, uint64_t *out, struct kern_mat x);
 kr_status cuda_adamw(void *stream, struct kern_mat w, struct kern_mat m,
                      struct kern_mat v, struct kern_mat g, struct kern_mat copy,
                      const struct kern_adamw *p);
@@ -71,6 +72,7 @@ size_t cuda_norm_bwd_scratch(int64_t rows, int64_t cols);
 size_t cuda_embed_bwd_scratch(int64_t rows, int64_t cols);
 size_t cuda_attention_bwd_scratch(bool hopper, const struct kern_call *call);
 size_t cuda_sum_scratch(int64_t n);
+size_t cuda_checksum_scratch(int64_t words);
 
 #ifdef __cplusplus
 }

@@ -30,6 +30,7 @@ size_t cuda_scratch_of(enum kern_dtype type, const struct kern_whose *whose,
     case KERN_CALL_ATTENTION_BWD:
         return cuda_attention_bwd_scratch(may_be_hopper(type, whose), c);
     case KERN_CALL_SUM: return cuda_sum_scratch(c->cols);
+    case KERN_CALL_CHECKSUM: return cuda_checksum_scratch(c->cols);
     }
     return 0;
 }

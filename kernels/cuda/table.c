@@ -24,5 +24,6 @@ const struct kern_ops cuda_table = {
     .cross_entropy = cuda_cross_entropy,
     .sum = cuda_sum,
     .sumsq = cuda_sumsq,
+    .checksum = cuda_checksum,
     .adamw = cuda_adamw,
 };

@@ -91,6 +91,30 @@ large=(--set model.vocab=8000 --set train.steps=1)
 check two_ranks_take_what_was_planned planned 2 "${large[@]}"
 check four_with_shared_weights_too planned 4 "${large[@]}" --set dist.shard=3
 check three_that_are_no_cube_too planned 3 "${large[@]}" --set dist.shard=1
+# Replicas are compared without moving them, and a piece is moved by the rank that writes it: of
+# snapshots after steps 1 and 2 and a save after step 3 each rank copies its share, which the plan
+# tells twice, and of losses and sums next to nothing.
+each_its_share() { # N
+    local two
+    rm -rf run
+    EMU_TELL=1 ranks "$1" run "${large[@]}" --set train.steps=3 --set dist.shard=0 --set snapshot.every=1 \
+        --set snapshot.dir="$work" || return 1
+    two=$(sed -n 's/.*snapshots \([0-9.]*\) MiB of node memory/\1/p' out)
+    grep '^emulated GPU: .* copied to the host' out | awk -v n="$1" -v two="$two" '{ seen++; if ($10 > 1.5 * two + 0.2) bad = 1 }
+        END { exit bad || seen != n }'
+}
+check two_ranks_copy_their_shares_only each_its_share 2
+check four_ranks_copy_their_shares_only each_its_share 4
+# A bit of a weight of one rank, of three that hold all: named at the next snapshot, and before a save.
+flipped() { # [ARGUMENT...]
+    rm -rf run
+    KILORANK_NUMERIC_FAULT=flip:2:1:3 ranks 3 run --set train.steps=4 --set dist.shard=0 --set checkpoint.every=1 "$@"
+    [ $? -eq 7 ] && said 'rank 1 holds other bits' && said 'rank 1 on node .* is suspect'
+}
+at_a_snapshot() { flipped --set checkpoint.every=0 --set snapshot.every=1 --set snapshot.dir="$work"; }
+before_a_save() { flipped --set snapshot.every=0 && [ ! -e run/checkpoints/step-00000002 ]; }
+check a_flipped_bit_is_found_at_a_snapshot at_a_snapshot
+check and_before_a_save before_a_save
 check library_order_without_shards ranks 2 library --set dist.reduce=library --set dist.shard=0
 check a_killed_rank_ends_the_run killed
 check a_silent_rank_ends_the_run silent

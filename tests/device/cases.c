@@ -511,6 +511,20 @@ static kr_status sumsq_call(struct lab *l, int s)
     return kern_sumsq(Q(l, s), M(l, s, 0).at, M(l, s, 1));
 }
 
+/* bf16 and odd lengths, so that the last word is short and words begin anywhere. */
+static void checksum_make(struct lab *l)
+{
+    int64_t n = lab_dim(l) * lab_dim(l);
+
+    lab_tensor(l, LAB_BITS, KERN_F64, 1, 1, 0, 1);
+    lab_tensor(l, LAB_IN, lab_flip(l) ? lab_type(l) : lab_wide(l), 1, n, 0, 1);
+    SHAPE(l, "%lld", ll(n));
+}
+static kr_status checksum_call(struct lab *l, int s)
+{
+    return kern_checksum(Q(l, s), M(l, s, 0).at, M(l, s, 1));
+}
+
 static void adamw_make(struct lab *l)
 {
     int64_t n = lab_dim(l) * lab_dim(l);
@@ -567,6 +581,7 @@ const struct lab_case lab_cases[] = {
     { "cross_entropy", cross_entropy_make, cross_entropy_call, 3e-3, 2e-6, false },
     { "sum", sum_make, sum_call, 1e-12, 1e-12, false },
     { "sumsq", sumsq_make, sumsq_call, 1e-12, 1e-12, false },
+    { "checksum", checksum_make, checksum_call, 0, 0, false },
     { "adamw", adamw_make, adamw_call, 0, 0, false },
     { 0 },
 };

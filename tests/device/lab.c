@@ -114,7 +114,7 @@ int lab_tensor(struct lab *l, enum lab_use use, enum kern_dtype type, int64_t ro
     t->bytes = ((size_t)(t->lead + (rows - 1) * t->ld + cols) * elem) + MARGIN;
     must(mem_alloc(&t->image, t->bytes, 1, "image"));
     memset(t->image, PATTERN, t->bytes);
-    if (use != LAB_OUT) fill_box(l, t, mean, size);
+    if (use == LAB_IN || use == LAB_CHANGE) fill_box(l, t, mean, size);
     for (int s = 0; s < 2; s++) {
         must(kern_alloc(l->side[s].device, &t->at[s], t->bytes, "tensor"));
         must(mem_alloc(&t->result[s], t->bytes, 1, "result"));
@@ -289,6 +289,14 @@ void lab_explain(const struct lab *l, double tol)
     }
 }
 
+/* Of a tensor of one element: 0, or infinite. */
+static double other_bits(const struct lab_tensor *t)
+{
+    size_t elem = kern_dtype_bytes(t->type), at = (size_t)t->lead * elem;
+
+    return memcmp(t->result[0] + at, t->result[1] + at, elem) == 0 ? 0 : INFINITY;
+}
+
 double lab_error(const struct lab *l)
 {
     double worst = 0;
@@ -298,7 +306,7 @@ double lab_error(const struct lab *l)
 
         if (!is_intact(&l->t[i])) return INFINITY;
         if (l->t[i].use == LAB_IN) continue;
-        d = distance(&l->t[i]);
+        d = l->t[i].use == LAB_BITS ? other_bits(&l->t[i]) : distance(&l->t[i]);
         if (isnan(d)) return d;
         worst = d > worst ? d : worst;
     }

@@ -13,7 +13,8 @@
 
 enum { LAB_TENSORS = 12, LAB_INTS = 2, LAB_PARAMS = 12 };
 
-enum lab_use { LAB_IN, LAB_OUT, LAB_CHANGE /* read, then overwritten */ };
+/* LAB_CHANGE: read, then overwritten.  LAB_BITS: an output that holds no numbers. */
+enum lab_use { LAB_IN, LAB_OUT, LAB_CHANGE, LAB_BITS };
 
 struct lab_tensor {
     enum lab_use use;

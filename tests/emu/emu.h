@@ -31,6 +31,7 @@ struct emu_bytes {
     int64_t now, most;
 };
 struct emu_bytes emu_device_bytes(void);
+int64_t emu_downloaded(void); /* bytes copied to the host, since the process began */
 struct emu_bytes emu_pinned_bytes(void);
 
 #ifdef __cplusplus

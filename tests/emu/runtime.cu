@@ -44,16 +44,21 @@ static struct emu_bytes device_bytes, pinned_bytes;
 struct emu_bytes emu_device_bytes() { return device_bytes; }
 struct emu_bytes emu_pinned_bytes() { return pinned_bytes; }
 
+static std::atomic<int64_t> downloaded;
+int64_t emu_downloaded() { return downloaded; }
+
 /* At the end, to those who ask. */
 static const struct teller {
     ~teller()
     {
         if (emu_setting("EMU_TELL", 0))
-            fprintf(stderr,
-                    "emulated GPU: %lld launches of kernels for Hopper\n"
-                    "emulated GPU: %.1f MiB of memory, %.1f MiB pinned\n",
-                    (long long)counts[EMU_HOPPER], (double)device_bytes.most / 0x1p20,
-                    (double)pinned_bytes.most / 0x1p20);
+            fprintf(
+                stderr,
+                "emulated GPU: %lld launches of kernels for Hopper\n"
+                "emulated GPU: %.1f MiB of memory, %.1f MiB pinned, %.1f MiB copied to "
+                "the host\n",
+                (long long)counts[EMU_HOPPER], (double)device_bytes.most / 0x1p20,
+                (double)pinned_bytes.most / 0x1p20, (double)downloaded / 0x1p20);
     }
 } teller;
 
@@ -525,6 +530,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
     locked held(lock);
 
     count(EMU_COPY);
+    if (!up) downloaded += (int64_t)bytes;
     if (!is_in(pinned, up ? from : to, bytes)) emu_fail("a copy of memory not pinned");
     if (!is_in(allocations, up ? to : from, bytes)) emu_fail("a copy past the end");
     return enqueue(s, [=] { memcpy(to, from, bytes); });

@@ -188,6 +188,7 @@ static void loss_sums_and_optimizer_want_rows_of_one_length(void)
 {
     struct kern_adamw p = { .lr = 1 };
     double sum[1] = { 7 };
+    uint64_t words[1];
     int refused = 0;
 
     begin();
@@ -197,6 +198,8 @@ static void loss_sums_and_optimizer_want_rows_of_one_length(void)
     NO(kern_sum(q, sum, mat(2, 3)));
     NO(kern_sum(q, NULL, mat(1, 3)));
     NO(kern_sumsq(q, sum, mat(2, 3)));
+    NO(kern_checksum(q, words, mat(2, 3)));
+    NO(kern_checksum(q, NULL, mat(1, 3)));
     NO(kern_adamw(q, mat(1, 3), mat(1, 3), mat(1, 2), mat(1, 3), kern_none, &p));
     NO(kern_adamw(q, mat(3, 1), mat(3, 1), mat(3, 1), mat(3, 1), kern_none, &p));
     untouched(refused);

@@ -219,6 +219,7 @@ kr_status exchange(struct trainer *t, const double *labels, struct step_words wo
                       (size_t)leaf_room(t) * sizeof(double)));
     if (gradient) TRY(own_blocks(t));
     TRY(kern_queue_sync(t->q)); /* the step's only one */
+    if (words.replica) words.replica = shard_checksum(t->shard);
     if (gradient)
         t->loss_host[0] =
             fault_loss(&t->fault, t->step, comm_rank(t->comm), t->loss_host[0]);

@@ -28,7 +28,7 @@ kr_status keep_start(struct keep *k, const struct resumed *from)
     const char *text;
 
     k->told = -1;
-    k->replica = 0;
+    k->looking = false;
     interval_begin(&k->interval, &k->t->set, from->step);
     if (!k->snapshot) return KR_OK;
     TRY(snapshot_start(k->snapshot, from->from_memory, &text));
@@ -48,7 +48,7 @@ void keep_words(const struct keep *k, struct step_words *words)
 {
     words->memory = k->snapshot ? snapshot_newest(k->snapshot) : -1;
     words->stall = k->stall;
-    words->replica = k->replica;
+    words->replica = k->looking;
 }
 
 /* ---- replicas ------------------------------------------------------------------------ */
@@ -97,7 +97,10 @@ kr_status keep_compare(struct keep *k, int64_t done, struct keep_verdict *verdic
     *verdict = (struct keep_verdict){ .step = -1, .suspect = -1 };
     if (comm_size(c) == 1) return KR_OK; /* nobody to compare with */
     k->replica_step = done;
-    TRY(comm_agree(c, shard_checksum(k->t->shard, &mine.replica)));
+    st = shard_checksum_start(k->t->shard);
+    if (st == KR_OK) st = kern_queue_sync(k->t->q);
+    if (st == KR_OK) mine.replica = shard_checksum(k->t->shard);
+    TRY(comm_agree(c, st));
     TRY(mem_alloc(&all, (size_t)comm_size(c), sizeof *all, "checksums"));
     st = comm_all_gather_bytes(c, &mine, sizeof mine, all);
     if (st == KR_OK) judge(k, all, verdict);
@@ -124,8 +127,8 @@ kr_status keep_step(struct keep *k, const struct step_words *words,
     *verdict = (struct keep_verdict){ .step = -1, .suspect = -1 };
     if (!k->snapshot) return KR_OK;
     interval_learn(&k->interval, words, ranks);
-    if (k->replica) judge(k, words, verdict);
-    k->replica = 0;
+    if (k->looking) judge(k, words, verdict);
+    k->looking = false;
     if (smallest(words, ranks) != k->told) {
         k->told = smallest(words, ranks);
         if (k->told >= 0) pulse_snapshot(k->t->pulse, k->told, k->stall);
@@ -141,7 +144,10 @@ kr_status keep_take(struct keep *k, int64_t done)
     if (!k->snapshot || !snapshot_is_on(k->snapshot) || !interval_due(&k->interval, done))
         return KR_OK;
     pulse_phase(t->pulse, PULSE_SNAPSHOT);
-    if (comm_size(t->comm) > 1) TRY(shard_checksum(t->shard, &k->replica));
+    if (comm_size(t->comm) > 1) {
+        TRY(shard_checksum_start(t->shard));
+        k->looking = true;
+    }
     k->replica_step = done;
     TRY(snapshot_take(k->snapshot, t->q, done, done * t->set.batch, k->told, &seconds));
     k->stall = clock_now() - start;

@@ -2,8 +2,8 @@
  * keep.h - snapshots of a run in node memory: when, and what ranks tell each other of them;
  * and whether what all ranks hold alike is alike.
  *
- * At each snapshot every rank makes a checksum of its replica (shard_checksum) and tells it
- * in the next step's exchange.  Ranks that differ from the majority hold a wrong bit, so
+ * At each snapshot every rank's device makes a checksum of its replica (shard_checksum); it
+ * is told in the next step's exchange, so nobody waits for it.  Ranks that differ from the majority hold a wrong bit, so
  * the snapshot of that step is forgotten.  Before a save to disk the checksums are compared
  * at once: what is committed was alike on all ranks.
  */
@@ -21,8 +21,8 @@ struct keep {
     double stall;   /* seconds that training waited for the last one */
     double stalled; /* for all of them */
     int64_t taken;
-    uint64_t replica;
-    int64_t replica_step;
+    bool looking;         /* a checksum of replicas is on its way to the next exchange, */
+    int64_t replica_step; /* of this step */
 };
 
 /* Which ranks hold something else than the others. */

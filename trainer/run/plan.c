@@ -77,15 +77,35 @@ static size_t batch_bytes(const struct settings *s)
 /* Messages between GPUs, and what the host has beside one. */
 static void plan_gpu(struct plan *p, const struct settings *set,
                      const struct params *params, int32_t ranks,
-                     const struct shard_config *config, const struct kern_kind *kind)
+                     const struct shard_room *room, const struct kern_kind *kind)
 {
-    struct shard_room room = shard_room(params, ranks, config, kind->type, kind->wide);
     bool staged = strcmp(set->backend, "mpi") == 0;
 
-    p->pinned += kind->staging + sums(set, params, ranks) + (staged ? room.pinned : 0);
+    p->pinned += kind->staging + sums(set, params, ranks) + room->checksums +
+                 (staged ? room->pinned : 0);
     if (staged) return;
     p->nccl = comm_nccl_bytes(ranks);
-    p->messages = room.device + p->nccl;
+    p->messages = room->device + p->nccl;
+}
+
+/* The compute queue also makes checksums of replicas. */
+static kr_status plan_scratch(size_t *out, const struct settings *set,
+                              const struct model_shape *shape,
+                              const struct params *params, int32_t ranks)
+{
+    struct kern_whose whose = { (enum kern_matmul)set->matmul,
+                                (enum kern_hopper)set->hopper };
+    struct kern_call call = { .operation = KERN_CALL_CHECKSUM };
+    size_t sum, step;
+
+    for (int i = 0; i < params->units && ranks > 1; i++)
+        if (params->unit_len[i] > call.cols) call.cols = params->unit_len[i];
+    call.cols = (call.cols + 1) / 2; /* fp32 */
+    TRY(kern_device_scratch(settings_device(set), &whose, &call, &sum));
+    TRY(model_scratch(&step, settings_device(set), &whose, shape, params,
+                      set->micro_batch));
+    *out = step > sum ? step : sum;
+    return KR_OK;
 }
 
 static struct shard_config shard_of(const struct settings *set, enum kern_dtype wide)
@@ -104,19 +124,17 @@ static kr_status plan_parts(struct plan *p, const struct settings *set,
                             int32_t ranks, const struct kern_kind *kind)
 {
     struct shard_config config = shard_of(set, kind->wide);
-    struct kern_whose whose = { (enum kern_matmul)set->matmul,
-                                (enum kern_hopper)set->hopper };
+    struct shard_room room = shard_room(params, ranks, &config, kind->type, kind->wide);
     struct copies copies = copies_of(set, params, ranks, kind->wide, config.moments);
 
     TRY(model_plan(&p->model, shape, set->micro_batch, true,
                    (enum model_recompute)set->recompute, kind->type, kind->wide));
-    TRY(model_scratch(&p->scratch, settings_device(set), &whose, shape, params,
-                      set->micro_batch));
+    TRY(plan_scratch(&p->scratch, set, shape, params, ranks));
     p->state = shard_plan(params, ranks, &config, kind->type, kind->wide);
-    p->other = batch_bytes(set) + sums(set, params, ranks);
+    p->other = batch_bytes(set) + sums(set, params, ranks) + room.checksums;
     if (takes_snapshots(set)) p->node_memory = 2 * copies.state;
     *(kind->is_host ? &p->other : &p->pinned) += copies.all;
-    if (!kind->is_host) plan_gpu(p, set, params, ranks, &config, kind);
+    if (!kind->is_host) plan_gpu(p, set, params, ranks, &room, kind);
     return KR_OK;
 }
 

@@ -271,6 +271,15 @@ static kr_status open_pages(struct shard *s)
     return KR_OK;
 }
 
+static kr_status open_checksums(struct shard *s)
+{
+    size_t bytes = shard_checksum_bytes(s->params, comm_size(s->comm));
+
+    if (!bytes) return KR_OK;
+    TRY(kern_alloc(s->device, &s->sums, bytes, "checksums"));
+    return kern_alloc_host(s->device, &s->sums_host, bytes, "checksums");
+}
+
 /* Device addresses of a span of a unit. */
 static void place(const struct shard *s, struct shard_own *o)
 {
@@ -315,6 +324,7 @@ kr_status shard_open(struct shard **out, const struct params *params, struct com
         place(s, &s->own[i]);
         place(s, &s->share[i]);
     }
+    TRY_OR(st, open_checksums(s), done);
     TRY_OR(st, open_works(s), done);
     TRY_OR(st, open_pages(s), done);
     s->bytes.moving += fill_bytes(&s->config, comm_size(c), params, s->type, s->wide);
@@ -353,6 +363,8 @@ void shard_close(struct shard *s)
         kern_event_close(s->page[i].used);
         free_moving(s, s->page[i].at);
     }
+    kern_free(s->device, s->sums);
+    kern_free_host(s->device, s->sums_host);
     mem_free(s->traces[0].unit);
     mem_free(s->traces[1].unit);
     mem_free(s->units);

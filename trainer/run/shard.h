@@ -142,18 +142,22 @@ struct shard_bytes shard_plan(const struct params *params, int32_t size,
                               const struct shard_config *config, enum kern_dtype type,
                               enum kern_dtype wide);
 
-/* [local] What collectives of such a shard keep beside these arrays, between GPUs: device
- * memory over NCCL, pinned memory where they go through the host. */
+/* [local] What such a shard keeps beside these arrays.  For its collectives between GPUs:
+ * device memory over NCCL, pinned memory where they go through the host.  checksums: on the
+ * device, and as much on the host. */
 struct shard_room {
-    size_t device, pinned;
+    size_t device, pinned, checksums;
 };
 struct shard_room shard_room(const struct params *params, int32_t size,
                              const struct shard_config *config, enum kern_dtype type,
                              enum kern_dtype wide);
 
-/* [local] Checksum of what all ranks hold alike: the weights before stage 3, all optimizer
- * state in stage 0; waits until they are published.  Never 0. */
-kr_status shard_checksum(struct shard *s, uint64_t *out);
+/* [queued] Checksum of what all ranks hold alike, as it is when the queue comes to it: the
+ * weights before stage 3, all optimizer state in stage 0.  The device makes it.  On more
+ * than one rank only. */
+kr_status shard_checksum_start(struct shard *s);
+/* [local] The one that was started last, once the queue has been waited for.  Never 0. */
+uint64_t shard_checksum(const struct shard *s);
 
 /* [local] Flip one bit of a weight in the middle of the first unit (of the wide one where
  * this rank holds it); for tests. */

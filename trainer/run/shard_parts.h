@@ -75,6 +75,8 @@ struct shard {
     struct page page[SHARD_PAGES];
     int works, pages; /* in use */
     uint64_t numbers;
+    uint64_t *sums, *sums_host; /* of arrays that all ranks hold alike; NULL: one rank */
+    int sum_count;
     struct trace traces[2], *trace; /* forward; forward and backward; that of this pass */
     int64_t passes; /* of the same kind that follow before weights change */
 };
@@ -87,6 +89,12 @@ struct shard_sizes {
 
 struct shard_sizes shard_sizes(const struct shard_config *c, int32_t size,
                                const struct params *p, int unit);
+
+/* Room for one checksum of each array: w, master, m and v of every unit. */
+static inline size_t shard_checksum_bytes(const struct params *p, int32_t size)
+{
+    return size == 1 ? 0 : 4 * (size_t)p->units * sizeof(uint64_t);
+}
 
 static inline bool shard_is_paged(const struct shard_config *c, const struct params *p,
                                   int unit)

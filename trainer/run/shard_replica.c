@@ -1,23 +1,10 @@
-/* shard_replica.c - what all ranks hold alike: its checksum, and a flipped bit in it. */
+/*
+ * shard_replica.c - what all ranks hold alike: its checksum, and a flipped bit in it.
+ *
+ * The device makes a number of each array; only these come to the host.
+ */
 #include "base/hash.h"
-#include "base/mem.h"
 #include "trainer/run/shard_parts.h"
-
-enum { HASH_PIECE = 4 << 20 /* bytes downloaded at a time */ };
-
-static kr_status hash_array(struct shard *s, struct hash *h, const char *at, int64_t len,
-                            enum kern_dtype type, char *buf)
-{
-    for (size_t from = 0, bytes = (size_t)len * kern_dtype_bytes(type); from < bytes;
-         from += HASH_PIECE) {
-        size_t n = bytes - from < HASH_PIECE ? bytes - from : HASH_PIECE;
-
-        TRY(kern_download(s->q, buf, at + from, n));
-        TRY(kern_queue_sync(s->q));
-        hash_add(h, buf, n);
-    }
-    return KR_OK;
-}
 
 /* Is all optimizer state on every rank? */
 static bool keeps_all(const struct shard *s)
@@ -25,33 +12,37 @@ static bool keeps_all(const struct shard *s)
     return s->config.stage == 0 && s->config.train;
 }
 
-static kr_status hash_units(struct shard *s, struct hash *h, char *buf)
+static kr_status sum_array(struct shard *s, int *n, char *at, int64_t len,
+                           enum kern_dtype type)
 {
-    for (int i = 0; i < s->count; i++) {
-        const struct unit *u = &s->units[i];
-
-        TRY(kern_event_wait(u->published, s->q));
-        if (!u->paged) TRY(hash_array(s, h, u->w, u->len, s->type, buf));
-        if (!keeps_all(s) || u->frozen) continue;
-        if (s->mixed) TRY(hash_array(s, h, u->master, u->len, s->wide, buf));
-        TRY(hash_array(s, h, u->m, u->len, s->config.moments, buf));
-        TRY(hash_array(s, h, u->v, u->len, s->config.moments, buf));
-    }
-    return KR_OK;
+    return kern_checksum(s->q, s->sums + (*n)++, kern_mat(at, 1, len, type));
 }
 
-kr_status shard_checksum(struct shard *s, uint64_t *out)
+static kr_status sum_unit(struct shard *s, int *n, const struct unit *u)
 {
-    struct hash *h = hash_open();
-    char *buf = NULL;
-    kr_status st = h ? KR_OK : KR_FAIL(KR_ERR_MEM, "no memory for a checksum");
+    TRY(kern_event_wait(u->published, s->q));
+    if (!u->paged) TRY(sum_array(s, n, u->w, u->len, s->type));
+    if (!keeps_all(s) || u->frozen) return KR_OK;
+    if (s->mixed) TRY(sum_array(s, n, u->master, u->len, s->wide));
+    TRY(sum_array(s, n, u->m, u->len, s->config.moments));
+    return sum_array(s, n, u->v, u->len, s->config.moments);
+}
 
-    if (st == KR_OK) st = mem_alloc(&buf, HASH_PIECE, 1, "a piece of the weights");
-    if (st == KR_OK) st = hash_units(s, h, buf);
-    if (st == KR_OK) *out = hash_end(h) ? hash_end(h) : 1;
-    hash_close(h);
-    mem_free(buf);
-    return st;
+kr_status shard_checksum_start(struct shard *s)
+{
+    int n = 0;
+
+    for (int i = 0; i < s->count; i++)
+        TRY(sum_unit(s, &n, &s->units[i]));
+    s->sum_count = n;
+    return kern_download(s->q, s->sums_host, s->sums, (size_t)n * sizeof *s->sums);
+}
+
+uint64_t shard_checksum(const struct shard *s)
+{
+    uint64_t sum = hash64(s->sums_host, (size_t)s->sum_count * sizeof *s->sums_host);
+
+    return sum ? sum : 1;
 }
 
 kr_status shard_flip(struct shard *s, int bit)

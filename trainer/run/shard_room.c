@@ -37,7 +37,7 @@ struct shard_room shard_room(const struct params *params, int32_t size,
     int64_t elem = (int64_t)kern_dtype_bytes(c->grads), leaves = c->leaves, arrays = 1;
     int64_t reduced, gathered;
 
-    if (size == 1 || !c->train) return (struct shard_room){ 0 };
+    if (size == 1) return (struct shard_room){ 0 };
     if (c->stage >= 2) leaves = size; /* a round at a time */
     if (c->canonical) arrays = nodes_of_a_rank(leaves, size);
     if (shard_needs_got(c, size)) arrays = larger(arrays, 2);
@@ -48,5 +48,6 @@ struct shard_room shard_room(const struct params *params, int32_t size,
     return (struct shard_room){
         .device = c->canonical ? comm_tree_bytes(leaves, size, trained, c->grads) : 0,
         .pinned = (size_t)larger(reduced, gathered),
+        .checksums = shard_checksum_bytes(params, size),
     };
 }

@@ -64,7 +64,8 @@ struct step_words {
     int64_t memory;      /* its newest snapshot, snapshot_newest */
     double stall;        /* seconds that the last snapshot held it up */
     double step_seconds; /* of the step before, all of it */
-    uint64_t replica;    /* checksum of what all ranks hold alike; 0: not looked at */
+    uint64_t replica; /* checksum of what all ranks hold alike; 0: not looked at.  Of this
+                            rank's own: was one started (shard.h)?  It is ready by then. */
 };
 
 /* [collective] Open device, queue, parameters and, if `training`, gradients and optimizer

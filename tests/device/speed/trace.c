@@ -197,6 +197,10 @@ static kr_status t_sumsq(void *s, double *out, struct kern_mat x)
 {
     TRACE("norm of gradients", 0, size(x), sumsq, out, x);
 }
+static kr_status t_checksum(void *s, uint64_t *out, struct kern_mat x)
+{
+    TRACE("checksum", 0, size(x), checksum, out, x);
+}
 static kr_status t_adamw(void *s, struct kern_mat w, struct kern_mat m, struct kern_mat v,
                          struct kern_mat g, struct kern_mat copy,
                          const struct kern_adamw *p)
@@ -228,6 +232,7 @@ static const struct kern_ops traced = {
     .cross_entropy = t_cross_entropy,
     .sum = t_sum,
     .sumsq = t_sumsq,
+    .checksum = t_checksum,
     .adamw = t_adamw,
 };
 
