@@ -231,7 +231,7 @@ $(B)/tests/emu/t_step $(B)/tests/emu/t_embed: $(B)/%: $(O)/%.o $(emu.obj) $(libs
 $(B)/tests/emu/kilorank-worker-cuda: $(call obj,$(main.src)) $(emu.obj) $(emu.nccl) $(libs) $(B)/tests/emu/nccl/libnccl.so.2
 	@mkdir -p $(@D)
 	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter-out %.so.2,$^) $(WORKER_LIBS) $(EMU_LIBS)
-$(B)/tests/emu/t_nccl: $(O)/tests/emu/t_nccl.o $(emu.obj) $(emu.nccl) $(libs) $(B)/tests/emu/nccl/libnccl.so.2
+$(B)/tests/emu/t_nccl $(B)/tests/emu/t_snapshot: $(B)/%: $(O)/%.o $(emu.obj) $(emu.nccl) $(libs) $(B)/tests/emu/nccl/libnccl.so.2
 	@mkdir -p $(@D)
 	$(call q,LINK)$(MPICC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter-out %.so.2,$^) $(WORKER_LIBS) $(EMU_LIBS)
 
@@ -253,7 +253,7 @@ $(fuzz): $(B)/tests/fuzz/%: $(O)/fuzz/tests/fuzz/%.o $(O)/fuzz/lib.a
 	$(call q,LINK)$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(FRONT_LIBS)
 
 # tests link against everything; those without a source of their own are shell scripts
-device := $(addprefix $(B)/tests/,device/parity device/parity-emu device/golden-emu emu/t_step emu/t_embed emu/t_nccl)
+device := $(addprefix $(B)/tests/,device/parity device/parity-emu device/golden-emu emu/t_step emu/t_embed emu/t_nccl emu/t_snapshot)
 tests-quick := $(unit) $(sm90) $(mpi) $(device) $(cli)
 .PHONY: tests fuzz
 tests: $(PROGRAMS) $(unit) $(sm90) $(mpi) $(device) $(B)/tests/emu/kilorank-worker-cuda \

@@ -4,8 +4,8 @@
  *
  * One snapshot: copy out of the device, own thread writes, and for the partner
  *
- *   take      the first CHUNK of the payload is swapped with the partners (that of a GPU,
- *             which is still on its way out of it, with the next step)
+ *   take      the first CHUNK of the payload is swapped with the partners; that of a GPU
+ *             when it is out (the queue of messages waits for it, nobody else)
  *   advance   one more a step; with the last one goes the head, so the own thread, which
  *             makes the checksums, is joined before
  *   advance   all has arrived (the exchange of the step came after it on the same queue):
@@ -292,8 +292,8 @@ static kr_status send_next(struct snapshot *s)
     bool heads = s->sent == s->chunks;
     int64_t n = 0;
 
-    TRY(copyout_settle(&s->out));
     if (heads) join_thread(s);
+    if (s->out.side) TRY(comm_swap_after(s->comm, s->out.out));
     s->packets[n++] =
         heads ? (struct comm_packet){ &s->head, sizeof s->head, s->keeper, true }
               : chunk_of(s->out.to, s->part_bytes[comm_rank(s->comm)], s->sent, s->keeper,
@@ -367,8 +367,7 @@ static kr_status begin(struct snapshot *s, struct kern_queue *q, int64_t step,
     s->sent = 0;
     background_start(&s->thread, write_own, s);
     s->stage = s->scheme == SNAPSHOT_PARTNER ? SNAPSHOT_SENDING : SNAPSHOT_WRITING;
-    /* what is still on its way out of a GPU begins to go with the next step */
-    return s->scheme == SNAPSHOT_PARTNER && !s->out.side ? send_next(s) : KR_OK;
+    return s->scheme == SNAPSHOT_PARTNER ? send_next(s) : KR_OK;
 }
 
 kr_status snapshot_hold(struct snapshot *s, struct kern_queue *q)

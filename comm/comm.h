@@ -112,6 +112,10 @@ enum { COMM_PACKET_MAX = 1 << 30 };
  * this rank) and memory stay the caller's and untouched until comm_swap_wait. */
 kr_status comm_swap(struct comm *c, const struct comm_packet *list, int64_t count);
 
+/* [queued] The swaps, and all else on host memory, that come after this begin when e of the
+ * device has been reached: of memory that it still copies to.  Nobody waits here. */
+kr_status comm_swap_after(struct comm *c, struct kern_event *e);
+
 /* [local] Wait until all swaps are over; the first error of the queue they are on. */
 kr_status comm_swap_wait(struct comm *c);
 

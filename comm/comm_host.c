@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "comm/comm_parts.h"
+#include "comm/patience.h"
 
 /* One host collective, with the operands of all of them. */
 struct host_call {
@@ -307,6 +308,36 @@ kr_status comm_swap(struct comm *c, const struct comm_packet *list, int64_t coun
     if (c->dead) return KR_ERR_COMM;
     s.number = ++c->number;
     return kern_queue_call(c->talk, run_swap, &s, sizeof s);
+}
+
+/* An event of a GPU, for a queue that is none of its streams. */
+struct await {
+    struct comm *c;
+    struct kern_event *e;
+};
+
+static kr_status await(void *arg)
+{
+    const struct await *a = arg;
+    struct patience p = patience();
+
+    while (!a->c->dead && !kern_event_reached(a->e))
+        if (!linger(&p, a->c->link->limit)) {
+            a->c->dead = true;
+            return KR_FAIL(KR_ERR_COMM,
+                           "swap: a copy from the device took more than %g s",
+                           a->c->link->limit);
+        }
+    return KR_OK;
+}
+
+kr_status comm_swap_after(struct comm *c, struct kern_event *e)
+{
+    struct await a = { c, e };
+
+    if (!c->talk) return KR_OK; /* no swaps either */
+    if (c->talk == c->queue) return kern_event_wait(e, c->queue);
+    return kern_queue_call(c->talk, await, &a, sizeof a);
 }
 
 kr_status comm_swap_wait(struct comm *c)

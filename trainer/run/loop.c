@@ -2,7 +2,7 @@
  * loop.c - steps, and what happens between them.
  *
  * Order within a step: compute and exchange (all ranks learn all wishes and phases), then
- * report, move a snapshot and a save on, evaluate, take a snapshot, start a save, stop.
+ * report, move a snapshot and a save on, evaluate, start a save, take a snapshot, stop.
  * Everything that is decided is decided from what the exchange told all ranks alike.  What
  * becomes of steps that go wrong is in trouble.c.
  */
@@ -252,12 +252,14 @@ static kr_status between_steps(struct loop *l, int64_t end, enum stop_wish wish)
 {
     const struct settings *s = l->set;
     bool last = l->step == end || wish != STOP_NO;
+    int64_t step = l->step;
 
     announce_save(l);
     if (due(l->step, s->eval_every) && l->step < end)
         TRY(evaluate(l, l->step, s->eval_batches));
-    if (!last) TRY(keep_take(&l->keep, l->step));
-    return due(l->step, s->ckpt_every) || last ? save(l) : KR_OK;
+    if (due(step, s->ckpt_every) || last) TRY(save(l));
+    /* a snapshot comes last: messages to its partner wait until it is out of the device */
+    return last || l->step != step ? KR_OK : keep_take(&l->keep, step);
 }
 
 /* Steps until the end; *wish says why it ended early. */
