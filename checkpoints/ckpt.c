@@ -400,6 +400,13 @@ static kr_status plan_commit(struct ckpt *k, const struct ckpt_state *s, int64_t
     return KR_OK;
 }
 
+kr_status ckpt_reserve(struct ckpt *k, struct kern_queue *q,
+                       const struct ckpt_state *state)
+{
+    TRY(copyout_open(&k->out, q));
+    return k->out.side ? copyout_reserve(&k->out, pieces_bytes(state)) : KR_OK;
+}
+
 /* What the shard is made of, and a host copy of its bytes. */
 static kr_status stage(struct ckpt *k, struct kern_queue *q, const struct ckpt_state *s)
 {

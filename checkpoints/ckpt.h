@@ -89,6 +89,11 @@ enum ckpt_phase {
     CKPT_FAILED     /* this rank could not; the attempt is void */
 };
 
+/* [local] Take now the memory that saves of such a state are copied to, where it is pinned:
+ * that takes seconds, and training would stand still for them at the first save. */
+kr_status ckpt_reserve(struct ckpt *k, struct kern_queue *q,
+                       const struct ckpt_state *state);
+
 /* [collective] Copy the pieces out of device memory, as they are when q comes to it, and start
  * to write; waits for a save in progress first.  If config.async is false, returns when all is done.
  * settings: INI text.  A save that cannot be done is a warning, not an error: KR_OK;

@@ -83,8 +83,9 @@ static kr_status enqueue(struct copyout *c, struct kern_queue *q,
         TRY(kern_download(c->side, to, s->pieces[i].at, piece_bytes(s, i)));
         to += piece_bytes(s, i);
     }
-    TRY(kern_queue_call(c->side, is_out, &c, sizeof(void *)));
-    return kern_event_record(c->out, c->side);
+    /* first the event: who holds on to it need not wait for a thread of the driver too */
+    TRY(kern_event_record(c->out, c->side));
+    return kern_queue_call(c->side, is_out, &c, sizeof(void *));
 }
 
 kr_status copyout_start(struct copyout *c, struct kern_queue *q,

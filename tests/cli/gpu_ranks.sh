@@ -1,7 +1,7 @@
 #!/bin/bash
 # Several ranks on emulated GPUs whose streams are threads: the same bits as one rank.
 # usage: tests/cli/gpu_ranks.sh [BUILD_DIR]
-# LIMIT: 240
+# LIMIT: 400
 # shellcheck source=tests/fault/lib.bash
 . "$(dirname "$0")/../fault/lib.bash"
 worker=$build/tests/emu/kilorank-worker-cuda
@@ -87,7 +87,7 @@ check two_ranks same 2
 said 'NCCL 2.28.9' || bad_cases=$((bad_cases + 1))
 check four_ranks same 4
 check sharded_weights_on_two same 2 --set dist.shard=3
-large=(--set model.vocab=8000 --set train.steps=1)
+large=(--set model.vocab=2000 --set train.steps=1)
 check two_ranks_take_what_was_planned planned 2 "${large[@]}"
 check four_with_shared_weights_too planned 4 "${large[@]}" --set dist.shard=3
 check three_that_are_no_cube_too planned 3 "${large[@]}" --set dist.shard=1
@@ -115,6 +115,23 @@ at_a_snapshot() { flipped --set checkpoint.every=0 --set snapshot.every=1 --set 
 before_a_save() { flipped --set snapshot.every=0 && [ ! -e run/checkpoints/step-00000002 ]; }
 check a_flipped_bit_is_found_at_a_snapshot at_a_snapshot
 check and_before_a_save before_a_save
+# Stopped and gone on with, also by other numbers of ranks; killed in the midst of the third step
+# and gone on with from what the memory of the node holds.
+resumed() { # N N
+    rm -rf run
+    ranks "$1" run --set train.stop_after=1 && ranks "$2" run --set train.stop_after=0 && said 'resumed at step 1 from disk' && [ "$(hash_of run)" = "$want" ]
+}
+check a_run_goes_on_with_the_same_bits resumed 2 2
+check and_on_other_numbers_of_ranks resumed 4 1
+from_memory() {
+    local four=(--set train.steps=4 --set checkpoint.every=0 --set snapshot.every=1 --set snapshot.dir="$work")
+    rm -rf run whole
+    ranks 1 whole "${four[@]}" || return 1
+    ranks 2 run "${four[@]}" --set dist.fault=kill:16:1
+    [ ! -e run/checkpoints/step-00000004 ] && ranks 2 run "${four[@]}" --set dist.fault= && said 'resumed at step [12] from node memory' &&
+        [ "$(hash_of run)" = "$(hash_of whole)" ]
+}
+check from_node_memory_too from_memory
 check library_order_without_shards ranks 2 library --set dist.reduce=library --set dist.shard=0
 check a_killed_rank_ends_the_run killed
 check a_silent_rank_ends_the_run silent

@@ -101,6 +101,7 @@ static kr_status open_loop(struct loop *l, const char *about)
     TRY(ckpt_open(&l->ckpt, l->comm, &config));
     pulse_who(l->pulse, ckpt_generation(l->ckpt), comm_rank(l->comm), comm_size(l->comm));
     TRY(comm_agree(l->comm, state_open(&l->state, &l->trainer)));
+    TRY(comm_agree(l->comm, ckpt_reserve(l->ckpt, l->trainer.q, &l->state.view)));
     if (s->ckpt_best && l->trainer.valid)
         TRY(best_open(&l->best, &l->trainer, l->run, about));
     return keep_open(&l->keep, &l->trainer, &l->state, l->run, ckpt_generation(l->ckpt));
