@@ -77,18 +77,16 @@ kr_status cuda_attention_fwd(void *stream, struct kern_mat out, struct kern_mat 
     return attention_any_fwd(stream, out, lse, qkv, heads_of(h));
 }
 
-/* Of Hopper's kernels: dQ in fp32, whole blocks of queries of each head, and a counter for
- * each block of keys of each head.  The others ask for none. */
-enum { SCRATCH_QUERIES = 128, SCRATCH_KEYS = 64 };
-
+/* Only Hopper's kernels ask for some. */
 size_t cuda_attention_bwd_scratch(bool hopper, const struct kern_call *c)
 {
-    const int64_t blocks = c->rows / c->seq * c->heads; /* sequences, by head */
-    const int64_t queries = pieces(c->seq, SCRATCH_QUERIES) * SCRATCH_QUERIES;
+    struct kern_heads h = {};
 
     if (!hopper || (c->head_dim != 64 && c->head_dim != 128)) return 0;
-    return sizeof(float) * (size_t)(blocks * queries * c->head_dim) +
-           sizeof(int32_t) * (size_t)(blocks * pieces(c->seq, SCRATCH_KEYS));
+    h.heads = c->heads;
+    h.head_dim = c->head_dim;
+    h.seq = c->seq;
+    return sm90_attention_scratch(c->rows, &h);
 }
 
 kr_status cuda_attention_bwd(void *stream, struct kern_mat dqkv, struct kern_mat delta,
