@@ -181,6 +181,24 @@ static void optimizer(int64_t n, enum kern_dtype kept)
         drop(j.m[k]);
 }
 
+static kr_status run_checksum(const struct job *j)
+{
+    return kern_checksum(speed.q, j->m[1].at, j->m[0]);
+}
+
+static void checksum(int64_t n)
+{
+    struct job j = { .run = run_checksum,
+                     .m = { random_mat(1, 1, n, speed.wide),
+                            random_mat(1, 1, 8, speed.wide) } };
+    double rate = (double)n * (double)kern_dtype_bytes(speed.wide) / time_of(&j);
+
+    printf("%-20s %lld numbers  %8.1f GB/s  %5.1f %% of copy\n", "checksum", (long long)n,
+           rate / 1e9, 100 * rate / speed.copy);
+    drop(j.m[0]);
+    drop(j.m[1]);
+}
+
 void measure_copy(void)
 {
     const int64_t rows = speed.small ? 8 : 16384, cols = speed.small ? 64 : 4096;
@@ -206,4 +224,5 @@ void speed_memory(void)
                   speed.small ? 72 : 4096, often);
     optimizer(speed.small ? 5000 : 256 << 20, speed.wide);
     if (speed.wide == KERN_F32) optimizer(speed.small ? 5000 : 256 << 20, KERN_BF16);
+    checksum(speed.small ? 5000 : 256 << 20);
 }
