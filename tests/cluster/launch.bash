@@ -31,7 +31,8 @@ unset OMPI_MCA_plm OMPI_MCA_plm_rsh_agent OMPI_MCA_plm_rsh_no_tree_spawn # launc
 
 # The same run without a supervisor and without faults: the bits that all must end in.
 reference() {
-    train 0 "$work/whole" "${small[@]}" --set "train.steps=$steps" "${extra[@]}" || { cat "$work/out"; exit 1; }
+    train 0 "$work/whole" "${small[@]}" --set "train.steps=$steps" "${extra[@]}" \
+        --set checkpoint.every=0 --set snapshot.every=0 || { cat "$work/out"; exit 1; }
     want=$(hash_of "$work/whole")
 }
 
@@ -145,8 +146,13 @@ nothing_left() {
 }
 # It never began again at the beginning: step 1 was done once.
 never_from_scratch() { [ "$(grep -c '^{"step":1,' "$run/log.jsonl")" -eq 1 ]; }
+further() { over || [ "$(step_now)" -gt "$at" ]; }
 ends_well() {
-    within 90 over || { signal_supervisor KILL; echo "# does not end"; return 1; }
+    local at
+    until over; do # as long as it gets on
+        at=$(step_now)
+        within 60 further || { signal_supervisor KILL; echo "# does not end"; return 1; }
+    done
     ends_with 0 wait "$supervisor" && [ "$(newest_of "$run")" = "$steps" ] && [ "$(hash_of "$run")" = "$want" ] &&
         never_from_scratch && "$kilorank" ckpt verify "$run" >>"$work/out" 2>&1
 }

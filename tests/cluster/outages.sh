@@ -4,7 +4,7 @@
 # place, what was cut off ends itself, and when no spare is left the run goes on with fewer
 # ranks.  The bits are the same, and what is lost are a few steps, not all since the last
 # checkpoint.
-# LIMIT: 400
+# LIMIT: 600
 # APART: it has several hosts, and limits in seconds
 # shellcheck source=tests/cluster/lib.bash
 . "$(dirname "$0")/lib.bash"

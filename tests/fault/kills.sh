@@ -27,6 +27,7 @@ wait_for_moment() {
         grep -q 'step ' "$work/out" && break
         sleep 0.01
     done
+    mapfile -t pids < <(workers "$run") # now: the moment is short
     if [ $((RANDOM % 2)) -eq 0 ]; then
         for ((i = 0; i < 2000; i++)); do
             if compgen -G "$run/checkpoints/.attempt-*" >/dev/null; then return 0; fi
@@ -38,8 +39,7 @@ wait_for_moment() {
 }
 
 strike() { # what is killed: one rank, all of them, or mpirun
-    local pids how
-    mapfile -t pids < <(workers "$run")
+    local how
     [ ${#pids[@]} -gt 0 ] || return 1
     how=$((RANDOM % 3))
     compgen -G "$run/checkpoints/.attempt-*" >/dev/null && while_saving=$((while_saving + 1))
@@ -65,17 +65,22 @@ gone() { # all processes of the run have ended: 20 s at most
 # Every checkpoint that can be seen is whole.
 nothing_torn() { "$kilorank" ckpt verify "$run" >>"$work/verify" 2>&1 || [ -z "$(steps_of "$run")" ]; }
 
-train 0 "$work/whole" "${long[@]}" || true
+same() { [ -n "$want" ] && [ "$(hash_of "$run")" = "$want" ]; }
+train 0 "$work/whole" "${long[@]}" --set checkpoint.every=0 || { cat "$work/out"; exit 1; }
 want=$(hash_of "$work/whole")
 
-torn=0 stuck=0
+torn=0 stuck=0 other=0
 for ((tries = 0; kills < wanted && tries < 60; tries++)); do
     set -- 1 2 4 3
     shift $((RANDOM % 4))
     start "$1"
     if ! { wait_for_moment && strike; }; then
         gone
-        [ "$(newest_of "$run")" = 1200 ] && break
+        if [ "$(newest_of "$run")" = 1200 ]; then # it got to its end between kills: once more
+            same || other=$((other + 1))
+            rm -rf "$run"
+            continue
+        fi
     fi
     gone || stuck=$((stuck + 1))
     nothing_torn || torn=$((torn + 1))
@@ -88,8 +93,8 @@ check some_kills_fell_into_a_save [ "$while_saving" -ge 3 ]
 check no_checkpoint_was_torn [ "$torn" -eq 0 ]
 check no_rank_outlived_its_run [ "$stuck" -eq 0 ]
 check the_run_ends train 2 "$run" "${long[@]}"
-same() { [ -n "$want" ] && [ "$(hash_of "$run")" = "$want" ]; }
 check in_the_same_bits same
+check and_so_did_those_that_ended_between_kills [ "$other" -eq 0 ]
 no_leftovers() { ! compgen -G "$run/checkpoints/.*" >/dev/null || ! find "$run/checkpoints" -name '.attempt-*' | grep -q .; }
 check nothing_is_left_of_the_saves_that_died no_leftovers
 verified() { "$kilorank" ckpt verify "$run" >"$work/out" 2>&1; }

@@ -7,6 +7,7 @@
 # shellcheck source=tests/fault/launch.bash
 . "$(dirname "$0")/launch.bash"
 cd "$work" || exit 1
+RUN_LIMIT=$((150 * TIME_FACTOR)) # a run sees several faults
 # some 10 s: faults have time to strike, and checkpoints are seldom
 long=(--set train.steps=240 --set checkpoint.every=50 --set checkpoint.keep=2)
 slowly=(--set dist.fault=delay:0.003)

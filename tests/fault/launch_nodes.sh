@@ -8,6 +8,7 @@
 # shellcheck source=tests/fault/launch.bash
 . "$(dirname "$0")/launch.bash"
 cd "$work" || exit 1
+RUN_LIMIT=$((150 * TIME_FACTOR)) # a run sees several faults
 long=(--set train.steps=240 --set checkpoint.every=20 --set checkpoint.keep=2)
 slowly=(--set dist.fault=delay:0.003)
 

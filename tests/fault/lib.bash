@@ -24,7 +24,9 @@ export OMPI_MCA_btl_vader_single_copy_mechanism=none
 mkdir "$work/tmp" "$work/shm" || exit 1
 export TMPDIR=$work/tmp OMPI_MCA_btl_vader_backing_directory=$work/shm
 
-tiny=(--set model.layers=2 --set model.dim=64 --set model.heads=4 --set model.kv_heads=2
+# One thread a rank: alone it would take all cores, and two threads of a model as small as this
+# mostly wait for each other, at five times the processor time.
+tiny=(--set run.threads=1 --set model.layers=2 --set model.dim=64 --set model.heads=4 --set model.kv_heads=2
     --set model.ffn=128 --set model.context=64 --set train.batch=8 --set train.micro_batch=1
     --set train.steps=40 --set checkpoint.every=10 --set checkpoint.keep=1000
     --set eval.every=0 --set optim.warmup=5 --set run.log_every=1000 --set snapshot.every=0)

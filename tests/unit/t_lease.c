@@ -72,7 +72,7 @@ static void the_second_is_told_who_holds_it_and_takes_over_from_the_dead(void)
     CHECK_I64(ended(pid), ==, 1000 + SIGKILL);
     begin = clock_now();
     CHECK_I64(open_run(&k, &r, run, 2, false), ==, KR_OK);
-    CHECK(clock_now() - begin < 1);
+    CHECK(clock_now() - begin < 5); /* watching takes 6 s */
     CHECK_I64(ckpt_generation(k), ==, 2);
     ckpt_close(k);
     close_rig(&r);
@@ -225,7 +225,7 @@ static void a_later_start_by_the_supervisor_waits_for_nobody(void)
         setenv("KILORANK_GENERATION", cases[i].start, 1);
         CHECK_I64(lease_take(&l, run, 0), ==, KR_OK);
         CHECK_I64(lease_generation(l), ==, 5);
-        CHECK((clock_now() - begin < 2) == cases[i].is_quick);
+        CHECK((clock_now() - begin < 5) == cases[i].is_quick);
         lease_give_back(l);
         unsetenv("KILORANK_GENERATION");
     }
@@ -234,6 +234,7 @@ static void a_later_start_by_the_supervisor_waits_for_nobody(void)
 static void wall_time_does_not_matter(void)
 {
     char run[FS_PATH], path[FS_PATH], *text;
+    bool renewed = false;
     struct lease *l;
     size_t bytes;
 
@@ -241,11 +242,13 @@ static void wall_time_does_not_matter(void)
     rig_must(fs_mkdirs(run));
     setenv("T_CKPT_HOUR_AHEAD", "1", 1);
     CHECK_I64(lease_take(&l, run, 0), ==, KR_OK);
-    clock_sleep(2.5);
     rig_must(fs_path(path, "%s/lease.json", run));
-    rig_must(fs_read_all(path, &text, &bytes, 4096));
-    CHECK(strstr(text, "\"renewals\": 1,") != NULL);
-    mem_free(text);
+    for (int i = 0; i < 1000 && !renewed; i++, clock_sleep(0.02)) {
+        if (fs_read_all(path, &text, &bytes, 4096) != KR_OK) continue;
+        renewed = strstr(text, "\"renewals\": 1,") != NULL;
+        mem_free(text);
+    }
+    CHECK(renewed);
     unsetenv("T_CKPT_HOUR_AHEAD");
     lease_give_back(l);
 }
@@ -311,19 +314,55 @@ static int act(const char *what, const char *run)
                                        : take(run);
 }
 
+/* Cases mostly wait for renewals: all at once, each in a process and a folder of its own. */
+#define CASE(fn) \
+    {            \
+        fn, #fn  \
+    }
+static const struct {
+    void (*run)(void);
+    const char *name;
+} cases[] = {
+    CASE(the_second_is_told_who_holds_it_and_takes_over_from_the_dead),
+    CASE(generations_only_grow),
+    CASE(a_zombie_does_not_commit),
+    CASE(a_zombie_that_wakes_after_its_heir_does_not_commit),
+    CASE(a_lease_of_another_host_is_watched),
+    CASE(a_later_start_by_the_supervisor_waits_for_nobody),
+    CASE(wall_time_does_not_matter),
+    CASE(without_proc_a_lease_is_ours_all_the_same),
+};
+enum { CASES = sizeof cases / sizeof *cases };
+
+static pid_t start_case(int i)
+{
+    char own[FS_PATH];
+    pid_t pid;
+
+    fflush(stdout);
+    if ((pid = fork()) != 0) return pid;
+    rig_must(fs_path(own, "%s/case-%d", root, i));
+    rig_must(fs_mkdirs(own));
+    snprintf(root, sizeof root, "%s", own);
+    cases[i].run();
+    fflush(stdout);
+    _exit(check_bad_here != 0);
+}
+
 int main(int argc, char **argv)
 {
+    pid_t pids[CASES];
+
     log_mute(getenv("T_CKPT_LOUD") == NULL);
     if (argc == 5) return act(argv[1], argv[2]);
     rig_folder(root, "t_lease");
-    RUN(the_second_is_told_who_holds_it_and_takes_over_from_the_dead);
-    RUN(generations_only_grow);
-    RUN(a_zombie_does_not_commit);
-    RUN(a_zombie_that_wakes_after_its_heir_does_not_commit);
-    RUN(a_lease_of_another_host_is_watched);
-    RUN(a_later_start_by_the_supervisor_waits_for_nobody);
-    RUN(wall_time_does_not_matter);
-    RUN(without_proc_a_lease_is_ours_all_the_same);
-    rig_must(fs_remove_tree(root));
+    for (int i = 0; i < CASES; i++)
+        pids[i] = start_case(i);
+    for (int i = 0; i < CASES; i++) {
+        bool good = ended(pids[i]) == 0;
+
+        printf("%sok %d - %s\n", good ? "" : "not ", ++check_cases, cases[i].name);
+        check_bad_cases += !good;
+    }
     return check_done();
 }
