@@ -62,21 +62,26 @@ struct sorted {
 static __global__ void __launch_bounds__(TILE)
     sort_kernel(sorted s, const int32_t *key, int32_t rows)
 {
-    __shared__ int32_t tile[TILE];
+    __shared__ __align__(16) int32_t tile[TILE];
     const int32_t n = (int32_t)(blockIdx.x * TILE + threadIdx.x);
     const int32_t mine = n < rows ? key[n] : 0;
     int32_t less = 0, before = 0, alike = 0;
 
     for (int32_t first = 0; first < rows; first += TILE) {
-        const int32_t count = rows - first < TILE ? rows - first : TILE;
+        const int32_t other = first + (int32_t)threadIdx.x;
 
         __syncthreads();
-        if ((int32_t)threadIdx.x < count) tile[threadIdx.x] = key[first + threadIdx.x];
+        tile[threadIdx.x] = other < rows ? key[other] : INT32_MAX;
         __syncthreads();
-        for (int32_t k = 0; k < count; k++) {
+        if (first == n - (int32_t)threadIdx.x) {
+            before = alike;
+            for (int32_t k = 0; first + k < n; k++)
+                before += tile[k] == mine;
+        }
+#pragma unroll 16
+        for (int32_t k = 0; k < TILE; k++) {
             less += tile[k] < mine;
             alike += tile[k] == mine;
-            before += tile[k] == mine && first + k < n;
         }
     }
     if (n >= rows) return;
