@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "base/utf8.h"
 #include "tests/check.h"
+#include "trainer/data/bpe.h"
 #include "trainer/data/parallel.h"
 #include "trainer/data/tokenizer.h"
 #include "trainer/data/tokenizer_write.h"
@@ -323,6 +324,121 @@ static void characters_fall_back_to_bytes(void)
     CHECK_STR(ids_of("\xff", 1, 0), "256 255");
 }
 
+/* A vocabulary of characters with merges by lot, and what the rule makes of a text. */
+struct lot {
+    char text[64][64]; /* of each id: a space, three letters, wholes */
+    int left[64], right[64], count;
+};
+
+static void add_lot(struct lot *l, uint64_t seed, bool inside)
+{
+    static const char *const first[] = { "\u2581", "a", "b", "\u00e9" };
+
+    for (l->count = 0; l->count < 4; l->count++)
+        strcpy(l->text[l->count], first[l->count]);
+    for (uint64_t i = 0; l->count < 40; i += 2) {
+        int a = (int)(rng_u64(seed, RNG_TEST, 0, i) % (uint64_t)l->count);
+        int c = (int)(rng_u64(seed, RNG_TEST, 0, i + 1) % (uint64_t)l->count);
+        bool crosses =
+            strncmp(l->text[c], first[0], 3) == 0 &&
+            strcmp(l->text[a] + strlen(l->text[a]) - 3 * (strlen(l->text[a]) >= 3),
+                   first[0]) != 0;
+        char whole[128];
+        bool there = false;
+
+        snprintf(whole, sizeof whole, "%s%s", l->text[a], l->text[c]);
+        for (int k = 0; k < l->count; k++)
+            there |= strcmp(l->text[k], whole) == 0;
+        if (there || strlen(whole) > 16 || (crosses && !inside)) continue;
+        strcpy(l->text[l->count], whole);
+        l->left[l->count] = a;
+        l->right[l->count++] = c;
+    }
+}
+
+/* The lowest rank first, the leftmost among equals; ids in, ids out. */
+static size_t by_the_rule(const struct lot *l, int32_t *id, size_t n)
+{
+    for (int k = 4; k < l->count; k++)
+        for (size_t i = 0; i + 1 < n; i++)
+            if (id[i] == l->left[k] && id[i + 1] == l->right[k]) {
+                id[i] = k;
+                memmove(id + i + 1, id + i + 2, (n - i - 2) * sizeof *id);
+                n--;
+                k = 3; /* a merge may make a pair of a lower rank */
+                break;
+            }
+    return n;
+}
+
+static void check_lot(uint64_t seed, bool inside)
+{
+    struct bpe_rules rules = { .unknown = 0 };
+    struct bpe_work w = { 0 };
+    struct lot l;
+    struct bpe *b;
+
+    add_lot(&l, seed, inside);
+    CHECK(bpe_open(&b) == KR_OK);
+    for (int k = 0; k < l.count; k++)
+        CHECK(bpe_add_token(b, k, l.text[k], strlen(l.text[k])) == KR_OK);
+    for (int k = 4; k < l.count; k++)
+        CHECK(bpe_add_merge(b, l.left[k], l.right[k], k) == KR_OK);
+    CHECK(bpe_set_rules(b, &rules) == KR_OK);
+    for (uint32_t round = 0; round < 200; round++) {
+        int32_t want[60];
+        size_t n = 1 + rng_u64(seed, RNG_TEST, 1, round) % 60, len = 0;
+        struct ids got = { 0 };
+        char text[200];
+
+        for (size_t i = 0; i < n; i++) {
+            want[i] = (int32_t)(rng_u64(seed, RNG_TEST, 2 + round, i) % 4);
+            len += (size_t)snprintf(text + len, 4, "%s", l.text[want[i]]);
+        }
+        CHECK(bpe_encode(b, &w, text, len, &got) == KR_OK);
+        n = by_the_rule(&l, want, n);
+        CHECK_I64(got.count, ==, n);
+        CHECK(got.count == n && memcmp(got.at, want, n * sizeof *want) == 0);
+        ids_free(&got);
+    }
+    bpe_work_free(&w);
+    bpe_close(b);
+}
+
+static void words_of_a_piece_have_the_tokens_of_the_whole(void)
+{
+    for (uint64_t seed = 0; seed < 40; seed++)
+        check_lot(seed, seed % 2);
+}
+
+/* What has no space behind another character falls into words, and the cache shows it. */
+static void only_what_no_merge_crosses_is_cut(void)
+{
+    static const char text[] = "a\u2581b\u2581\u2581a";
+    struct bpe_rules rules = { .unknown = 0 };
+
+    for (int inside = 0; inside < 2; inside++) {
+        struct bpe_work w = { 0 };
+        struct ids ids = { 0 };
+        struct bpe *b;
+
+        CHECK(bpe_open(&b) == KR_OK);
+        CHECK(bpe_add_token(b, 0, "\u2581", 3) == KR_OK);
+        CHECK(bpe_add_token(b, 1, "a", 1) == KR_OK);
+        CHECK(bpe_add_token(b, 2, "b", 1) == KR_OK);
+        CHECK(bpe_add_token(b, 3, inside ? "b\u2581" : "\u2581\u2581",
+                            6 - 2 * (size_t)inside) == KR_OK);
+        CHECK(bpe_add_merge(b, inside ? 2 : 0, 0, 3) == KR_OK);
+        CHECK(bpe_set_rules(b, &rules) == KR_OK);
+        CHECK(bpe_encode(b, &w, text, sizeof text - 1, &ids) == KR_OK);
+        CHECK_I64(w.seen.count, ==, inside ? 1 : 3);
+        CHECK_I64(ids.count, ==, 5);
+        ids_free(&ids);
+        bpe_work_free(&w);
+        bpe_close(b);
+    }
+}
+
 /* ---- threads, bad files ------------------------------------------------------------------ */
 
 struct shared {
@@ -429,6 +545,8 @@ int main(void)
     RUN(added_tokens_may_swallow_space_or_want_no_letters);
     RUN(a_template_wraps_a_text);
     RUN(characters_fall_back_to_bytes);
+    RUN(words_of_a_piece_have_the_tokens_of_the_whole);
+    RUN(only_what_no_merge_crosses_is_cut);
     RUN(threads_share_a_tokenizer);
     RUN(bad_files_are_one_clear_line);
     unlink(path);

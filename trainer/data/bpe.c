@@ -12,6 +12,9 @@ enum {
     LONGEST = INT32_MAX - 1
 };
 
+static const char space[] = "\xe2\x96\x81"; /* U+2581 */
+enum { SPACE = sizeof space - 1 };
+
 struct merge {
     int32_t left, right, rank, whole; /* rank 0: the slot is free */
 };
@@ -25,6 +28,8 @@ struct bpe {
     size_t slot_count, merge_count;
     int32_t next_rank;
     int32_t byte_id[256]; /* of each byte, or of each <0xNN>; -1: none */
+    bool spaces_inside;   /* a token has a space behind another character */
+    bool words;           /* pieces fall into words */
 };
 
 struct bpe_symbol {
@@ -48,6 +53,18 @@ void bpe_close(struct bpe *b)
     mem_free(b);
 }
 
+/* Where the word that a text begins with ends: before a space behind another character. */
+static size_t word_of(const char *at, size_t len)
+{
+    const char *from = at, *end = at + len, *found;
+
+    while ((found = memmem(from, (size_t)(end - from), space, SPACE))) {
+        if (found > from) return (size_t)(found - at);
+        from = found + SPACE;
+    }
+    return len;
+}
+
 kr_status bpe_add_token(struct bpe *b, int32_t id, const char *at, size_t len)
 {
     int64_t before = b->texts.count, number;
@@ -58,6 +75,7 @@ kr_status bpe_add_token(struct bpe *b, int32_t id, const char *at, size_t len)
                        b->id_of[number]);
     TRY(mem_grow(&b->id_of, &b->id_room, (size_t)number + 1, sizeof *b->id_of, "tokens"));
     b->id_of[number] = id;
+    if (word_of(at, len) < len) b->spaces_inside = true;
     return KR_OK;
 }
 
@@ -124,6 +142,8 @@ kr_status bpe_set_rules(struct bpe *b, const struct bpe_rules *rules)
         if (b->byte_id[i] < 0) all = false;
     }
     if (rules->byte_fallback && !all) b->rules.byte_fallback = false;
+    b->words = !rules->bytes && !rules->whole_first && !b->spaces_inside &&
+               bpe_find(b, space, SPACE) >= 0;
     if (all || rules->unknown >= 0) return KR_OK;
     return KR_FAIL(KR_ERR_ARG,
                    "some text would have no tokens: neither all 256 bytes nor "
@@ -309,13 +329,12 @@ static kr_status remember(struct bpe_work *w, const char *piece, size_t len,
     return KR_OK;
 }
 
-kr_status bpe_encode(const struct bpe *b, struct bpe_work *w, const char *piece,
-                     size_t len, struct ids *out)
+static kr_status encode_word(const struct bpe *b, struct bpe_work *w, const char *piece,
+                             size_t len, struct ids *out)
 {
     size_t from = out->count;
     int64_t known;
 
-    if (len == 0) return KR_OK;
     if (len > CACHED_LEN) return encode(b, w, piece, len, out);
     known = words_find(&w->seen, piece, len);
     if (known >= 0)
@@ -323,6 +342,19 @@ kr_status bpe_encode(const struct bpe *b, struct bpe_work *w, const char *piece,
                        w->seen_at[known + 1] - w->seen_at[known]);
     TRY(encode(b, w, piece, len, out));
     return remember(w, piece, len, out, from);
+}
+
+kr_status bpe_encode(const struct bpe *b, struct bpe_work *w, const char *piece,
+                     size_t len, struct ids *out)
+{
+    while (len > 0) {
+        size_t n = b->words ? word_of(piece, len) : len;
+
+        TRY(encode_word(b, w, piece, n, out));
+        piece += n;
+        len -= n;
+    }
+    return KR_OK;
 }
 
 void bpe_work_free(struct bpe_work *w)

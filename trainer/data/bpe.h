@@ -6,6 +6,10 @@
  * leftmost first among equals, until no pair has a rank.  A heap of pairs makes that
  * O(n log n), for a piece may be a whole document.
  *
+ * Vocabularies of characters (LLaMA 2) write a space as U+2581.  Where no token has one
+ * behind another character, no merge can cross the place before such a space, so a piece
+ * falls into words there, which the cache knows, and not a token changes.
+ *
  * Pairs map to (rank, token), not tokens to pairs: several pairs may make the same token.
  */
 #ifndef TRAIN_BPE_H
@@ -30,7 +34,7 @@ kr_status bpe_open(struct bpe **out);
 void bpe_close(struct bpe *b); /* NULL is fine */
 
 /* Build: tokens, then merges in the order of their ranks (a pair given again takes the
- * later rank), then the rules.  bpe_add_token: KR_ERR_ARG if the string has a number.
+ * later rank; `whole` is written as both are), then the rules.  bpe_add_token: KR_ERR_ARG if the string has a number.
  * bpe_set_rules: KR_ERR_ARG if some text could not be encoded. */
 kr_status bpe_add_token(struct bpe *b, int32_t id, const char *at, size_t len);
 kr_status bpe_add_merge(struct bpe *b, int32_t left, int32_t right, int32_t whole);
