@@ -103,7 +103,7 @@ void utf8_repair(struct mem_text *out, const char *at, size_t bytes)
     }
 }
 
-void utf8_json(struct mem_text *out, const char *at, size_t bytes)
+static void put_json(struct mem_text *out, const char *at, size_t bytes, bool repair)
 {
     for (size_t i = 0, n; i < bytes; i += n) {
         uint32_t code;
@@ -111,7 +111,7 @@ void utf8_json(struct mem_text *out, const char *at, size_t bytes)
 
         n = next(at + i, bytes - i, &code, &bad);
         if (bad)
-            mem_append(out, "\xef\xbf\xbd", 3);
+            mem_append(out, repair ? "\xef\xbf\xbd" : at + i, repair ? 3 : n);
         else if (code == '"' || code == '\\')
             mem_printf(out, "\\%c", (int)code);
         else if (code == '\n')
@@ -121,6 +121,16 @@ void utf8_json(struct mem_text *out, const char *at, size_t bytes)
         else
             mem_append(out, at + i, n);
     }
+}
+
+void utf8_json(struct mem_text *out, const char *at, size_t bytes)
+{
+    put_json(out, at, bytes, true);
+}
+
+void utf8_json_kept(struct mem_text *out, const char *at, size_t bytes)
+{
+    put_json(out, at, bytes, false);
 }
 
 bool utf8_is_space(uint32_t c)

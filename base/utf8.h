@@ -32,6 +32,9 @@ void utf8_repair(struct mem_text *out, const char *at, size_t bytes);
 /* Append as the inside of a JSON string; malformed parts become U+FFFD. */
 void utf8_json(struct mem_text *out, const char *at, size_t bytes);
 
+/* The same, but malformed parts stay, for what must come back byte by byte. */
+void utf8_json_kept(struct mem_text *out, const char *at, size_t bytes);
+
 /* Unicode's White_Space. */
 bool utf8_is_space(uint32_t code);
 

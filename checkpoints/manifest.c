@@ -12,6 +12,7 @@
 #include "base/fs.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/utf8.h"
 
 enum { MANIFEST_MAX = 1 << 30, COUNT_MAX = 1 << 24 };
 
@@ -50,17 +51,11 @@ void manifest_free(struct manifest *m)
 
 /* ---- printing --------------------------------------------------------------------------- */
 
+/* Settings may hold paths, and paths any bytes. */
 static void put_string(struct mem_text *t, const char *s)
 {
     mem_append(t, "\"", 1);
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\')
-            mem_printf(t, "\\%c", *s);
-        else if ((unsigned char)*s < 32)
-            mem_printf(t, "\\u%04x", (unsigned char)*s);
-        else
-            mem_append(t, s, 1);
-    }
+    utf8_json_kept(t, s, strlen(s));
     mem_append(t, "\"", 1);
 }
 

@@ -31,7 +31,7 @@ static struct ckpt_range ranges[] = {
     { 2, 1, 20, 1, 10000, &sums[4] },
 };
 static char settings[] = "[run]\nname = \"a \\ b\"\n\tgr\xc3\xbc\xc3\x9f"
-                         "e\x01\n";
+                         "e\x01\n\xff\xc3";
 static char about[] = "kilorank 1.0 on host-1";
 
 static struct manifest sample(void)
