@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,110 +14,15 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/fs_fault.h"
 #include "base/log.h"
 #include "base/mem.h"
-
-/* ---- injected faults ---------------------------------------------------------------- */
-
-enum op { OP_OPEN, OP_WRITE, OP_FSYNC, OP_RENAME, OP_UNLINK, OP_MKDIR, OP_CLOSE, OP_ANY };
-enum what { FAULT_ERRNO, FAULT_CRASH, FAULT_AFTER };
-
-static const char *const op_names[] = { "open",   "write", "fsync", "rename",
-                                        "unlink", "mkdir", "close", "any" };
-
-struct fault {
-    enum op op;
-    long at;
-    bool on; /* also every later call */
-    enum what what;
-    int error;
-};
-
-static struct {
-    pthread_mutex_t lock;
-    bool ready;
-    struct fault list[8];
-    int count;
-    long calls[OP_ANY + 1];
-} faults = { .lock = PTHREAD_MUTEX_INITIALIZER };
-
-static int error_number(const char *name)
-{
-    static const struct {
-        const char *name;
-        int number;
-    } known[] = { { "EIO", EIO },     { "ENOSPC", ENOSPC }, { "EACCES", EACCES },
-                  { "EROFS", EROFS }, { "EDQUOT", EDQUOT }, { "ENOENT", ENOENT } };
-
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (strcmp(known[i].name, name) == 0) return known[i].number;
-    return EIO;
-}
-
-static void parse_fault(const char *text)
-{
-    struct fault f = { 0 };
-    char op[16] = "", plus[2] = "", what[16] = "";
-
-    if (sscanf(text, "%15[a-z]:%ld:%15s", op, &f.at, what) != 3 &&
-        sscanf(text, "%15[a-z]:%ld%1[+]:%15s", op, &f.at, plus, what) != 4)
-        return;
-    f.on = plus[0] == '+';
-    f.what = strcmp(what, "crash") == 0   ? FAULT_CRASH
-             : strcmp(what, "after") == 0 ? FAULT_AFTER
-                                          : FAULT_ERRNO;
-    f.error = error_number(what);
-    for (int i = 0; i <= OP_ANY; i++)
-        if (strcmp(op, op_names[i]) == 0 && faults.count < 8) {
-            f.op = (enum op)i;
-            faults.list[faults.count++] = f;
-        }
-}
-
-static void parse_faults(void)
-{
-    const char *text = getenv("KILORANK_FS_FAULT");
-    char copy[256], *save = NULL;
-
-    faults.ready = true;
-    if (!text) return;
-    snprintf(copy, sizeof copy, "%s", text);
-    for (char *one = strtok_r(copy, ",", &save); one; one = strtok_r(NULL, ",", &save))
-        parse_fault(one);
-}
-
-static bool hits(const struct fault *f, enum op op)
-{
-    long n = faults.calls[f->op];
-
-    return (f->op == op || f->op == OP_ANY) && (n == f->at || (f->on && n > f->at));
-}
-
-/* Before a call of op: the errno it is to fail with, or 0.  *after: crash when it is done. */
-static int fault_before(enum op op, bool *after)
-{
-    int error = 0;
-
-    *after = false;
-    pthread_mutex_lock(&faults.lock);
-    if (!faults.ready) parse_faults();
-    faults.calls[op]++;
-    faults.calls[OP_ANY]++;
-    for (int i = 0; i < faults.count; i++) {
-        if (!hits(&faults.list[i], op)) continue;
-        if (faults.list[i].what == FAULT_CRASH) raise(SIGKILL);
-        if (faults.list[i].what == FAULT_AFTER) *after = true;
-        if (faults.list[i].what == FAULT_ERRNO) error = faults.list[i].error;
-    }
-    pthread_mutex_unlock(&faults.lock);
-    return error;
-}
 
 /* Run expr, which returns -1 and errno on failure, behind the gate of op. */
 #define GATED(op, result, expr)                       \
     do {                                              \
         bool after_;                                  \
-        int error_ = fault_before((op), &after_);     \
+        int error_ = fs_fault_before((op), &after_);  \
         if (error_) {                                 \
             errno = error_;                           \
             (result) = -1;                            \
@@ -153,7 +57,7 @@ kr_status fs_open(int *fd, const char *path, int flags)
 {
     int got;
 
-    GATED(OP_OPEN, got, open(path, flags | O_CLOEXEC, 0600));
+    GATED(FS_OPEN, got, open(path, flags | O_CLOEXEC, 0600));
     if (got < 0) return fail("cannot open", path);
     *fd = got;
     return KR_OK;
@@ -162,7 +66,7 @@ kr_status fs_open(int *fd, const char *path, int flags)
 kr_status fs_close(int fd, const char *path)
 {
     bool after;
-    int error = fault_before(OP_CLOSE, &after);
+    int error = fs_fault_before(FS_CLOSE, &after);
 
     if (close(fd) != 0 && errno != EINTR) error = errno;
     if (after) raise(SIGKILL);
@@ -178,7 +82,7 @@ kr_status fs_pwrite(int fd, const char *path, const void *from, size_t bytes, ui
     while (bytes > 0) {
         ssize_t put;
 
-        GATED(OP_WRITE, put, pwrite(fd, p, bytes, (off_t)at));
+        GATED(FS_WRITE, put, pwrite(fd, p, bytes, (off_t)at));
         if (put < 0) return fail("cannot write", path);
         p += put;
         at += (uint64_t)put;
@@ -209,7 +113,7 @@ kr_status fs_fsync(int fd, const char *path)
 {
     int got;
 
-    GATED(OP_FSYNC, got, fsync(fd));
+    GATED(FS_FSYNC, got, fsync(fd));
     return got < 0 ? fail("cannot flush to disk", path) : KR_OK;
 }
 
@@ -242,7 +146,7 @@ kr_status fs_rename(const char *from, const char *to)
 {
     int got;
 
-    GATED(OP_RENAME, got, rename(from, to));
+    GATED(FS_RENAME, got, rename(from, to));
     if (got < 0)
         return KR_FAIL(KR_ERR_IO, "%s: cannot rename to %s: %s", from, to,
                        strerror(errno));
@@ -253,7 +157,7 @@ kr_status fs_unlink(const char *path)
 {
     int got;
 
-    GATED(OP_UNLINK, got, unlink(path));
+    GATED(FS_UNLINK, got, unlink(path));
     return got < 0 && errno != ENOENT ? fail("cannot remove", path) : KR_OK;
 }
 
@@ -261,7 +165,7 @@ kr_status fs_mkdir(const char *path)
 {
     int got;
 
-    GATED(OP_MKDIR, got, mkdir(path, 0700));
+    GATED(FS_MKDIR, got, mkdir(path, 0700));
     return got < 0 ? fail("cannot make folder", path) : KR_OK;
 }
 
@@ -320,7 +224,7 @@ kr_status fs_remove_tree(const char *path)
         }
     }
     fs_free_names(names, count);
-    GATED(OP_UNLINK, got, rmdir(path));
+    GATED(FS_UNLINK, got, rmdir(path));
     return got < 0 ? fail("cannot remove", path) : KR_OK;
 }
 
