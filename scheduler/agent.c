@@ -1,4 +1,4 @@
-/* agent.c - one loop: the link to the supervisor, children, the ranks' slots. */
+/* agent.c - one loop: the link to the supervisor, children, the ranks of this node. */
 #include "scheduler/agent.h"
 
 #include <errno.h>
@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -17,15 +16,13 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/meminfo.h"
-#include "base/proc.h"
 #include "scheduler/address.h"
 #include "scheduler/brood.h"
 #include "scheduler/check.h"
 #include "scheduler/exitcode.h"
 #include "scheduler/link.h"
+#include "scheduler/own_ranks.h"
 #include "scheduler/probe.h"
-#include "scheduler/pulse.h"
 #include "scheduler/remnants.h"
 
 enum { TICK_MS = 100, WORDS_MAX = 4096, OWN_VARIABLES = 4 };
@@ -36,7 +33,7 @@ struct agent {
     uv_loop_t loop;
     uv_timer_t tick;
     uv_signal_t child, end[2];
-    char run[FS_PATH], node[WIRE_NAME], pulse[FS_PATH];
+    char run[FS_PATH], node[WIRE_NAME];
     char trouble[WIRE_TEXT];
     char memory[FS_PATH]; /* remnants.h */
     double patience;
@@ -48,14 +45,11 @@ struct agent {
     bool has_searched; /* for its address, in vain */
 
     int64_t generation;
-    int32_t place, ranks;
-    char *environment; /* NAME=VALUE, each with its NUL */
+    int32_t place, count; /* of the node; ranks on it */
+    char *environment;    /* NAME=VALUE, each with its NUL */
     size_t environment_bytes;
-    pid_t head;      /* mpirun; 0: not here */
-    uint64_t killed; /* meminfo_killed at its start */
-    struct pulse_reader *reader;
-    ino_t slots; /* file that it reads; 0: none was made */
-    bool was_alive[WIRE_RANKS], had_stepped[WIRE_RANKS];
+    pid_t head; /* mpirun; 0: not here */
+    struct own_ranks ranks;
 
     bool clears; /* waits for the earlier generation to be gone */
     double clears_since;
@@ -104,7 +98,7 @@ static kr_status start(struct agent *a, char **argv, pid_t *pid)
     (void)spread(&list, variables, WORDS_MAX);
     while (variables[n])
         n++;
-    snprintf(own[0], sizeof own[0], "KILORANK_PULSE=%s", a->pulse);
+    snprintf(own[0], sizeof own[0], "KILORANK_PULSE=%s", a->ranks.pulse);
     snprintf(own[1], sizeof own[1], "KILORANK_GENERATION=%lld", (long long)a->generation);
     snprintf(own[2], sizeof own[2], "KILORANK_NODE=%s", a->node);
     snprintf(own[3], sizeof own[3], "KILORANK_SUPERVISED=%s", a->run);
@@ -147,68 +141,13 @@ static void on_child(uv_signal_t *handle, int number)
 
 /* ---- beats -------------------------------------------------------------------------- */
 
-/* Of a rank that is gone without a word, what its host knows. */
-static void explain(const struct agent *a, struct wire_rank *r)
-{
-    if (r->is_alive || r->exit_code >= 0 || r->note[0]) return;
-    if (meminfo_killed("") > a->killed)
-        snprintf(r->note, sizeof r->note,
-                 "nothing, but the kernel has killed processes on this host for want of "
-                 "memory");
-}
-
-static void copy_rank(const struct pulse_beat *p, struct wire_rank *r)
-{
-    *r = (struct wire_rank){ .rank = p->rank,
-                             .phase = p->phase,
-                             .exit_code = p->exit_code,
-                             .is_alive = p->pid > 0 && proc_started(p->pid) == p->started,
-                             .state = (uint8_t)brood_state(p->pid),
-                             .pid = p->pid,
-                             .step = p->step,
-                             .age = clock_now() - p->changed,
-                             .entered = p->entered,
-                             .left = p->left,
-                             .compute_seconds = p->compute_seconds,
-                             .wait_seconds = p->wait_seconds,
-                             .loss = p->loss,
-                             .snapshot_seconds = p->snapshot_seconds,
-                             .snapshot_step = p->snapshot_step };
-    snprintf(r->entered_name, sizeof r->entered_name, "%s", p->entered_name);
-    snprintf(r->note, sizeof r->note, "%s", p->note);
-}
-
-/* All slots that are in use; true: since the last look a process is gone, or has done its
- * first step. */
-static bool read_ranks(struct agent *a, struct wire_beat *b)
-{
-    struct pulse_beat slot;
-    bool is_news = false;
-
-    b->count = 0;
-    for (int32_t i = 0; a->reader && i < pulse_reader_slots(a->reader); i++) {
-        struct wire_rank *r = &b->ranks[b->count];
-
-        if (pulse_read(a->reader, i, &slot) != KR_OK || slot.pid == 0 || slot.size == 0)
-            continue;
-        copy_rank(&slot, r);
-        explain(a, r);
-        is_news |=
-            (a->was_alive[i] && !r->is_alive) || (!a->had_stepped[i] && r->step >= 0);
-        a->was_alive[i] = r->is_alive;
-        a->had_stepped[i] = r->step >= 0;
-        b->count++;
-    }
-    return is_news;
-}
-
 static void beat(struct agent *a)
 {
     double now = clock_now();
 
     if (!a->link || !a->is_welcome) return;
     out.type = WIRE_BEAT;
-    (void)read_ranks(a, &out.beat);
+    (void)own_ranks_read(&a->ranks, &out.beat);
     out.beat.generation = a->generation;
     out.beat.number = ++a->beats;
     out.beat.lag = now - a->beaten - beat_seconds;
@@ -228,34 +167,11 @@ static void say_ready(struct agent *a, const char *trouble)
     if (a->link && a->is_welcome) link_send(a->link, &out);
 }
 
-/* Ranks of an earlier generation are nobody's news any more. */
-static void close_slots(struct agent *a)
+static void make_ranks(struct agent *a)
 {
-    pulse_reader_close(a->reader);
-    a->reader = NULL;
-    memset(a->was_alive, 0, sizeof a->was_alive);
-    memset(a->had_stepped, 0, sizeof a->had_stepped);
-}
+    bool made = a->count == 0 || own_ranks_make(&a->ranks, a->count) == KR_OK;
 
-static void make_slots(struct agent *a)
-{
-    struct stat s;
-
-    if (a->ranks == 0)
-        say_ready(a, "");
-    else if (pulse_create(a->pulse, a->ranks) != KR_OK ||
-             pulse_reader_open(&a->reader, a->pulse) != KR_OK || stat(a->pulse, &s) != 0)
-        say_ready(a, "cannot make the ranks' slots in /dev/shm");
-    else
-        a->slots = s.st_ino, say_ready(a, "");
-}
-
-/* Unless an agent that came after this one has made others. */
-static void remove_slots(const struct agent *a)
-{
-    struct stat s;
-
-    if (stat(a->pulse, &s) == 0 && s.st_ino == a->slots) (void)unlink(a->pulse);
+    say_ready(a, made ? "" : "cannot make the ranks' slots in /dev/shm");
 }
 
 /* Until nothing of the earlier generation lives. */
@@ -266,7 +182,7 @@ static void clear(struct agent *a)
     bury(a); /* while its end is still that of the earlier generation */
     living = brood_kill();
     if (living == 0)
-        make_slots(a);
+        make_ranks(a);
     else if (clock_now() - a->clears_since > clear_seconds)
         say_ready(a, "processes of the earlier generation do not die");
 }
@@ -285,13 +201,12 @@ static void prepare(struct agent *a, const struct wire_prepare *p)
     a->environment_bytes = p->environment.bytes;
     if (p->generation > 0) a->generation = p->generation;
     a->place = p->place;
-    a->ranks = p->ranks;
+    a->count = p->ranks;
     a->head = 0;
-    a->killed = meminfo_killed("");
     a->clears = true;
     a->clears_since = clock_now();
+    own_ranks_close(&a->ranks);
     remnants_find(a->memory, a->run);
-    close_slots(a);
     clear(a);
 }
 
@@ -335,8 +250,8 @@ static void leave(struct agent *a, const char *why)
 static bool has_left(struct agent *a)
 {
     if (brood_kill() > 0 && clock_now() - a->clears_since < clear_seconds) return false;
-    close_slots(a);
-    remove_slots(a);
+    own_ranks_close(&a->ranks);
+    own_ranks_remove(&a->ranks);
     remnants_remove(a->memory, a->run);
     uv_stop(&a->loop);
     return true;
@@ -376,7 +291,7 @@ static void on_open(struct link *l)
                                      .pid = getpid(),
                                      .is_head = a->head > 0,
                                      .place = a->place,
-                                     .ranks = a->clears ? 0 : a->ranks,
+                                     .ranks = a->clears ? 0 : a->count,
                                      .cores = (int32_t)sysconf(_SC_NPROCESSORS_ONLN),
                                      .memory = check_free_memory(),
                                      .port = probe_listen(&a->probe, &a->loop, l) };
@@ -468,7 +383,7 @@ static void on_tick(uv_timer_t *timer)
     probe_tick(&a->probe, now);
     if (a->clears) clear(a);
     out.type = WIRE_BEAT;
-    if (now - a->beaten >= beat_seconds || read_ranks(a, &out.beat)) beat(a);
+    if (now - a->beaten >= beat_seconds || own_ranks_read(&a->ranks, &out.beat)) beat(a);
 }
 
 /* ---- start -------------------------------------------------------------------------- */
@@ -493,7 +408,7 @@ static kr_status parse(int argc, char **argv, struct agent *a)
         return KR_FAIL(KR_ERR_ARG, "agent: started by `kilorank launch`, not by hand");
     snprintf(a->node, sizeof a->node, "%s", node);
     TRY(fs_path(a->run, "%s", run));
-    return fs_path(a->pulse, "/dev/shm/kilorank-pulse-%016llx-%s",
+    return fs_path(a->ranks.pulse, "/dev/shm/kilorank-pulse-%016llx-%s",
                    (unsigned long long)hash64(a->run, strlen(a->run)), a->node);
 }
 
