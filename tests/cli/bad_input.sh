@@ -181,6 +181,8 @@ alone an_unknown_command_of_tokenizer 'tokenizer: learn: want train, encode' tok
 alone an_unknown_option_of_tokenizer 'tokenizer: no setting named frobnicate' tokenizer encode byte --frobnicate 1
 alone a_missing_value_of_tokenizer 'tokenizer: --special: its value is missing' tokenizer train empty.txt --special
 alone a_vocabulary_that_is_too_small '--vocab 12: .*259' tokenizer train empty.txt -o new.json --vocab 12
+alone a_special_token_twice '--special <x>: is there twice' tokenizer train empty.txt -o new.json --vocab 300 --special '<x>' --special '<x>'
+alone a_special_token_without_text '--special "": want two bytes' tokenizer train empty.txt -o new.json --vocab 300 --special ''
 alone tokenizer_train_without_a_size '--vocab N is missing' tokenizer train empty.txt -o new.json
 alone tokenizer_with_two_files 'no\.txt: one FILE is enough' tokenizer encode byte empty.txt no.txt
 

@@ -36,6 +36,10 @@ sized() { [ "$(tool show a.json | head -n 1)" = 'a.json: byte-level BPE, 1000 id
 check it_has_as_many_ids_as_asked_for sized
 kept() { ends_with 2 learn a.json --vocab 1000 && said 'a.json: exists already' && cmp -s a.json b.json; }
 check an_existing_file_is_kept kept
+readable() { # a special token that is also learned: no file is better than one that nothing can read
+    ends_with 2 learn clash.json --vocab 1000 --special Ġof && said '"Ġof" has the id' && [ -z "$(ls clash.* 2>/dev/null)" ]
+}
+check what_nothing_can_read_is_not_written readable
 learn gpt2.json --vocab 900 --pattern gpt2 || cat out
 sed 's/"Regex": "[^"]*"/"Regex": " ?[^(\\\\s|[.,!?…。，、।۔،])]+"/' a.json >bloom.json
 

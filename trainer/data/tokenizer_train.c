@@ -139,6 +139,22 @@ static kr_status count_all(struct training *t)
 
 /* ---- all of it -------------------------------------------------------------------------- */
 
+/* Nothing is written that cannot be read: a special token may be what was learned, too. */
+static kr_status put_readable(const char *path, const struct mem_text *text)
+{
+    struct tokenizer *t = NULL;
+    char new[FS_PATH];
+    kr_status st;
+
+    TRY(fs_path(new, "%s.new", path));
+    st = fs_replace(new, text->at, text->len);
+    if (st == KR_OK) st = tokenizer_open(&t, new);
+    if (st == KR_OK) st = fs_replace(path, text->at, text->len);
+    tokenizer_close(t);
+    (void)unlink(new);
+    return st;
+}
+
 static kr_status write_file(const struct training *t, const struct bpe_merge *m,
                             int64_t merges)
 {
@@ -147,7 +163,7 @@ static kr_status write_file(const struct training *t, const struct bpe_merge *m,
     kr_status st =
         tokenizer_print(&out, t->pattern, m, merges, p->specials, p->special_count);
 
-    if (st == KR_OK) st = fs_replace(p->out, out.at, out.len);
+    if (st == KR_OK) st = put_readable(p->out, &out);
     mem_text_free(&out);
     return st;
 }
@@ -172,6 +188,22 @@ static kr_status learn(struct training *t)
     return st;
 }
 
+/* What can be said before the minutes that learning takes. */
+static kr_status check_specials(const struct tokenizer_plan *p)
+{
+    for (int i = 0; i < p->special_count; i++) {
+        if (strlen(p->specials[i]) < 2)
+            return KR_FAIL(KR_ERR_ARG,
+                           "tokenizer: --special \"%s\": want two bytes at least",
+                           p->specials[i]);
+        for (int k = 0; k < i; k++)
+            if (strcmp(p->specials[i], p->specials[k]) == 0)
+                return KR_FAIL(KR_ERR_ARG, "tokenizer: --special %s: is there twice",
+                               p->specials[i]);
+    }
+    return KR_OK;
+}
+
 static kr_status open_training(struct training *t)
 {
     const struct tokenizer_plan *p = t->plan;
@@ -190,6 +222,7 @@ static kr_status open_training(struct training *t)
                        ": want at least %d (the bytes and the "
                        "special tokens) and at most %d",
                        p->vocab, 256 + p->special_count, TOKENIZER_MOST_IDS);
+    TRY(check_specials(p));
     if (!p->replace && fs_exists(p->out))
         return KR_FAIL(KR_ERR_ARG, "%s: exists already; --force replaces it", p->out);
     TRY(pattern_open(&split.pattern, t->pattern, false));
