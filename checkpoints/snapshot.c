@@ -4,7 +4,7 @@
  *
  * One snapshot: copy out of the device, own thread writes, and for the partner
  *
- *   take      the first CHUNK of the payload is swapped with the partners; that of a GPU
+ *   take      the first chunk of the payload is swapped with the partners; that of a GPU
  *             when it is out (the queue of messages waits for it, nobody else)
  *   advance   one more a step; with the last one goes the head, so the own thread, which
  *             makes the checksums, is joined before
@@ -24,8 +24,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "checkpoints/snapshot_parts.h"
-
-enum { CHUNK = 16 << 20 /* bytes sent to the partner in a step */ };
 
 static const struct {
     const char *text;
@@ -169,7 +167,8 @@ static kr_status gather_sizes(struct snapshot *s)
     TRY(comm_all_gather_bytes(s->comm, &mine, sizeof mine, s->part_bytes));
     for (int32_t r = 0; r < comm_size(s->comm); r++)
         if (s->part_bytes[r] > most) most = s->part_bytes[r];
-    s->chunks = (int64_t)((most + CHUNK - 1) / CHUNK);
+    s->chunk = snapshot_chunk(most);
+    s->chunks = (int64_t)((most + s->chunk - 1) / s->chunk);
     return KR_OK;
 }
 
@@ -276,11 +275,11 @@ static void *write_copies(void *arg)
 
 /* ---- sending -------------------------------------------------------------------------- */
 
-static struct comm_packet chunk_of(char *payload, uint64_t bytes, int64_t i, int32_t peer,
-                                   bool is_out)
+static struct comm_packet chunk_of(const struct snapshot *s, char *payload,
+                                   uint64_t bytes, int32_t peer, bool is_out)
 {
-    uint64_t from = (uint64_t)i * CHUNK;
-    uint64_t n = from >= bytes ? 0 : bytes - from < CHUNK ? bytes - from : CHUNK;
+    uint64_t from = (uint64_t)s->sent * s->chunk;
+    uint64_t n = from >= bytes ? 0 : bytes - from < s->chunk ? bytes - from : s->chunk;
 
     return (struct comm_packet){ payload + (n ? from : 0), (int64_t)n, peer, is_out };
 }
@@ -295,15 +294,15 @@ static kr_status send_next(struct snapshot *s)
     if (heads) join_thread(s);
     if (s->out.side) TRY(comm_swap_after(s->comm, s->out.out));
     s->packets[n++] =
-        heads ? (struct comm_packet){ &s->head, sizeof s->head, s->keeper, true }
-              : chunk_of(s->out.to, s->part_bytes[comm_rank(s->comm)], s->sent, s->keeper,
-                         true);
+        heads
+            ? (struct comm_packet){ &s->head, sizeof s->head, s->keeper, true }
+            : chunk_of(s, s->out.to, s->part_bytes[comm_rank(s->comm)], s->keeper, true);
     for (int32_t i = 0; i < s->copy_count; i++) {
         struct snapshot_copy *k = &s->copies[i];
 
         s->packets[n++] =
             heads ? (struct comm_packet){ &k->head, sizeof k->head, k->rank, false }
-                  : chunk_of(k->payload, k->bytes, s->sent, k->rank, false);
+                  : chunk_of(s, k->payload, k->bytes, k->rank, false);
     }
     s->sent++;
     return comm_swap(s->comm, s->packets, n);

@@ -50,6 +50,7 @@ struct snapshot {
     /* one in progress */
     enum snapshot_stage stage;
     int64_t step, sent, chunks;
+    uint64_t chunk; /* bytes sent to the partner in a step, the same on all ranks */
     _Atomic int64_t newest;
     kr_status status; /* of the own part; the thread's until it is joined */
     struct memory_head head;
@@ -67,6 +68,18 @@ struct snapshot {
     int32_t part_count;
     int64_t found_step, found_generation; /* -1: nothing */
 };
+
+/* Chunks are such that a part, however large, is with its partner before the next snapshot is
+ * likely to be due: who takes one earlier waits for what is left. */
+enum { SNAPSHOT_CHUNKS = 32, SNAPSHOT_CHUNK_LEAST = 16 << 20 };
+
+static inline uint64_t snapshot_chunk(uint64_t largest_part)
+{
+    uint64_t chunk = (largest_part + SNAPSHOT_CHUNKS - 1) / SNAPSHOT_CHUNKS;
+
+    if (chunk < SNAPSHOT_CHUNK_LEAST) return SNAPSHOT_CHUNK_LEAST;
+    return chunk < COMM_PACKET_MAX ? chunk : COMM_PACKET_MAX;
+}
 
 /* [local] What rank `rank` of `world` holds, as the trainer says; the caller frees it. */
 static inline kr_status snapshot_layout(const struct snapshot *s, int32_t world,

@@ -174,6 +174,18 @@ static void a_gpu_sends_as_early_as_a_cpu(void)
     }
 }
 
+/* Of a part of 12 GiB, 16 MiB a step would be 768 steps. */
+static void a_large_part_takes_no_more_steps_than_a_middling_one(void)
+{
+    const uint64_t mib = 1 << 20;
+
+    CHECK_I64(snapshot_chunk(0), ==, 16 * mib);
+    CHECK_I64(snapshot_chunk(500 * mib), ==, 16 * mib);
+    CHECK_I64(snapshot_chunk(12288 * mib), ==, 384 * mib);
+    CHECK_I64(snapshot_chunk(1 + 512 * mib), ==, 16 * mib + 1);
+    CHECK_I64(snapshot_chunk(100000 * mib), ==, 1024 * mib); /* of one message */
+}
+
 int main(void)
 {
     const char *number = getenv("OMPI_COMM_WORLD_RANK");
@@ -193,6 +205,7 @@ int main(void)
     must(fs_mkdirs(checkpoints));
     must(comm_open(&both, &config));
     RUN(a_gpu_sends_as_early_as_a_cpu);
+    RUN(a_large_part_takes_no_more_steps_than_a_middling_one);
     must(comm_agree(both, KR_OK));
     if (rank == 0) (void)fs_remove_tree(folder);
     comm_close(both);
