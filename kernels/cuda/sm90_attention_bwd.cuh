@@ -16,8 +16,8 @@
  * step behind the tile before it.  A CTA claims its next tile from a counter, so whoever
  * is waited for is at work: nobody waits for a CTA that has not begun.
  *
- * Warpgroup 0: a thread feeds (warp 0), a warp brings log-sums and delta (1), a thread for
- * each buffer of dQ adds it to memory (2, 3).  Warpgroups 1 and 2 compute 64 keys each, and
+ * Warpgroup 0: a thread feeds (warp 0), a warp brings log-sums and delta (1), two threads
+ * in turn add dQ to memory (2, 3).  Warpgroups 1 and 2 compute 64 keys each, and
  * half of dQ each.
  *
  * Overlap: dP and dV of a block are under way while exponentials are computed and dS is
@@ -116,22 +116,24 @@ DEVICE void bwd_queries(float (&dq)[32], uint32_t ds, uint32_t k, int32_t group)
         wgmma<1, 1>(dq, desc_add(a, step_mn(s)), desc_add(b, step_mn(s)), s > 0);
 }
 
-/* dQ to the thread that adds it to memory. */
+/* dQ to the thread that adds it to memory, when the step that last had the buffer has left
+ * it. */
 template <class S>
 DEVICE void bwd_leave(const float (&dq)[32], const struct bwd_at<S> &at,
                       const struct bwd_place &me)
 {
-    const int32_t slot = me.step % S::exits;
-    const uint32_t to = at.dq(slot) + me.group * DQ_PART * 4;
+    const uint32_t before = me.step - S::buffers;
+    const uint32_t to = at.dq(me.step % S::buffers) + me.group * DQ_PART * 4;
 
-    mbar_wait(at.dq_empty(slot), (me.step / S::exits & 1) ^ 1);
+    if (me.step >= S::buffers)
+        mbar_wait(at.dq_empty(before % BWD_EXITS), before / BWD_EXITS & 1);
 #pragma unroll
     for (int i = 0; i < 32; i += 4)
         store_shared4(to + dq_part(me.thread, i) * 4, dq[i], dq[i + 1], dq[i + 2],
                       dq[i + 3]);
     fence_async();
     warp_sync();
-    if (me.thread % 32 == 0) mbar_arrive(at.dq_full(slot));
+    if (me.thread % 32 == 0) mbar_arrive(at.dq_full(me.step % BWD_EXITS));
 }
 
 /* A block of queries of a head.  first: of a tile. */
@@ -265,8 +267,7 @@ attention_bwd_kernel(TENSOR_MAP kv, TENSOR_MAP q, TENSOR_MAP dout, TENSOR_MAP ou
         registers_less<BWD_FEW>();
         if (thread_id() == 0) bwd_feed<S>(&kv, &q, &dout, g, at);
         if (warp == 1) bwd_stats<S>(g.of, at, thread_id() % 32);
-        if (warp >= 2 && warp < 2 + S::exits && thread_id() % 32 == 0)
-            bwd_exit<S>(g, at, warp - 2);
+        if (warp >= 2 && thread_id() % 32 == 0) bwd_exit<S>(g, at, warp - 2);
     } else {
         registers_more<BWD_MANY>();
         bwd_compute<S>(&out, g.of, at);

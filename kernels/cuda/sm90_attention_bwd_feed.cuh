@@ -8,14 +8,15 @@
 
 #include "kernels/cuda/sm90_attention.cuh"
 
-enum { BWD_THREADS = 384, BWD_KEYS = 128, BWD_STAGES = 2, BWD_FEW = 24, BWD_MANY = 240 };
+enum { BWD_THREADS = 384, BWD_KEYS = 128, BWD_FEW = 24, BWD_MANY = 240 };
+enum { BWD_STAGES = 2, BWD_EXITS = 2 /* threads that add dQ to memory, in turn */ };
 
 struct backward_args {
     struct attention_args of;
     int32_t *claimed; /* tiles that have begun; 0 before a launch */
-    int32_t
-        *added; /* (sequences, H, blocks of queries): tiles of keys; 0 before a launch */
-    float *dq;  /* sums, as dq_tile_at and dq_part say */
+    /* (sequences, H, blocks of queries): tiles of keys that have added; 0 before a launch */
+    int32_t *added;
+    float *dq;    /* sums, as dq_tile_at and dq_part say */
     bool ordered; /* false: add in any order, to zeros; only to see what order costs */
 };
 
@@ -24,19 +25,18 @@ struct backward_args {
 template <int D, bool ALIBI> struct bwd_shape {
     static constexpr int dim = D, block = BWD_BLOCK_ROWS(D);
     static constexpr bool alibi = ALIBI;
-    static constexpr int panels =
-        D / PANEL_COLS; /* of a tile of keys; 2 / panels: of dS */
+    static constexpr int panels = D / PANEL_COLS; /* of keys; 2 / panels: of dS */
     static constexpr int fixed_bytes = BWD_KEYS * D * 2, block_bytes = block * D * 2;
     static constexpr int numbers = 3 * block * 4 + 16;
     static constexpr int stage_bytes = 2 * block_bytes;
     static constexpr int ds_bytes = BWD_KEYS * block * 2, dq_bytes = 2 * DQ_PART * 4;
-    static constexpr int exits = D == 128 ? 2 : 1; /* buffers of dQ */
+    static constexpr int buffers = D == 128 ? 2 : 1; /* of dQ */
     static constexpr int stages = 2 * fixed_bytes;
     static constexpr int ds = stages + BWD_STAGES * stage_bytes;
     static constexpr int dq = ds + 2 * ds_bytes;
-    static constexpr int stats = dq + exits * dq_bytes;
+    static constexpr int stats = dq + buffers * dq_bytes;
     static constexpr int bars = stats + BWD_STAGES * numbers;
-    static constexpr int tile = bars + (4 + 2 * BWD_STAGES + 2 * exits) * 8;
+    static constexpr int tile = bars + (4 + 2 * BWD_STAGES + 2 * BWD_EXITS) * 8;
     static constexpr int shared_bytes = PANEL_ALIGN + tile + 8;
 };
 
@@ -91,13 +91,14 @@ template <class S> struct bwd_at {
     {
         return bar(4 + BWD_STAGES + slot);
     }
-    DEVICE_MEMBER uint32_t dq_full(int32_t slot) const
+    /* of the exit that has the step */
+    DEVICE_MEMBER uint32_t dq_full(int32_t which) const
     {
-        return bar(4 + 2 * BWD_STAGES + slot);
+        return bar(4 + 2 * BWD_STAGES + which);
     }
-    DEVICE_MEMBER uint32_t dq_empty(int32_t slot) const
+    DEVICE_MEMBER uint32_t dq_empty(int32_t which) const
     {
-        return bar(4 + 2 * BWD_STAGES + S::exits + slot);
+        return bar(4 + 2 * BWD_STAGES + BWD_EXITS + which);
     }
 };
 
@@ -105,14 +106,14 @@ template <class S> DEVICE void bwd_init(struct bwd_at<S> at)
 {
     if (thread_id() == 0) {
         mbar_init(at.tile_full(), 1);
-        mbar_init(at.tile_empty(), 8 + 1 + S::exits);
+        mbar_init(at.tile_empty(), 8 + 1 + BWD_EXITS);
         mbar_init(at.fixed_full(), 1);
         mbar_init(at.fixed_empty(), 2);
         for (int i = 0; i < BWD_STAGES; i++) {
             mbar_init(at.full(i), 1 + 32);
             mbar_init(at.empty(i), 8);
         }
-        for (int i = 0; i < S::exits; i++) {
+        for (int i = 0; i < BWD_EXITS; i++) {
             mbar_init(at.dq_full(i), 8);
             mbar_init(at.dq_empty(i), 1);
         }
@@ -266,32 +267,58 @@ DEVICE void bwd_feed(const CUtensorMap *kv, const CUtensorMap *q, const CUtensor
     }
 }
 
-/* A warp: what the computing threads need of a block of queries of a head.  Queries beyond
- * the sequence have an infinite log-sum: weight 0.  A block without a mask begins nowhere. */
+/* What the computing threads need of a block of queries of a head; a lane has every 32nd
+ * query. */
+template <class S> struct bwd_numbers {
+    float log_sum[S::block / 32], delta[S::block / 32], slope;
+};
+
+/* Queries beyond the sequence have an infinite log-sum: weight 0. */
 template <class S>
-DEVICE void bwd_stat(const struct attention_args &g, struct bwd_at<S> at, int32_t slot,
-                     const struct bwd_tile &t, int32_t b, int32_t h, int32_t lane)
+DEVICE struct bwd_numbers<S> bwd_read(const struct attention_args &g, int32_t sequence,
+                                      int32_t i0, int32_t h)
 {
-    const bool mask = b < t.blocks.full || b >= t.blocks.clear;
-    const float slope = S::alibi ? g.slopes[h] * LOG2_E : 0;
+    struct bwd_numbers<S> x;
+
+#pragma unroll
+    for (int k = 0; k < S::block / 32; k++) {
+        int32_t i = i0 + k * 32;
+        int64_t n = (int64_t)sequence * g.seq + i;
+
+        x.log_sum[k] = i < g.seq ? g.lse[h * g.lse_ld + n] : INFINITY;
+        x.delta[k] = i < g.seq ? g.delta[h * g.delta_ld + n] : 0;
+    }
+    x.slope = S::alibi ? g.slopes[h] * LOG2_E : 0;
+    return x;
+}
+
+/* i0: the lane's first query.  A block without a mask begins nowhere. */
+template <class S>
+DEVICE void bwd_write(const struct bwd_numbers<S> &x, const struct attention_args &g,
+                      struct bwd_at<S> at, int32_t slot, struct attention_job j,
+                      int32_t i0, bool mask)
+{
+    const int32_t lane = thread_id() % 32;
 
     if (lane == 0)
-        store_shared2(at.stat(slot, 3),
-                      mask ? (float)(b * S::block - t.job.i0) : INFINITY, slope);
-    for (int32_t c = lane; c < S::block; c += 32) {
-        int32_t i = b * S::block + c;
-        int64_t n = (int64_t)t.job.sequence * g.seq + i;
-        bool in = i < g.seq;
-        float l = in ? g.lse[h * g.lse_ld + n] * LOG2_E : INFINITY;
+        store_shared2(at.stat(slot, 3), mask ? (float)(i0 - j.i0) : INFINITY, x.slope);
+#pragma unroll
+    for (int k = 0; k < S::block / 32; k++) {
+        const int32_t i = i0 + k * 32;
+        const uint32_t to = (lane + k * 32) * 4;
+        float l = x.log_sum[k] * LOG2_E;
 
-        if (S::alibi) l += slope * (float)(i - t.job.i0);
-        store_shared(at.stat(slot, 0) + c * 4, l);
-        store_shared(at.stat(slot, 1) + c * 4, in ? g.delta[h * g.delta_ld + n] : 0);
-        store_shared(at.stat(slot, 2) + c * 4,
-                     (float)(start_of(g, t.job.sequence, i) - t.job.i0));
+        if (S::alibi) l += x.slope * (float)(i - j.i0);
+        store_shared(at.stat(slot, 0) + to, l);
+        store_shared(at.stat(slot, 1) + to, x.delta[k]);
+        if (mask)
+            store_shared(at.stat(slot, 2) + to,
+                         (float)(start_of(g, j.sequence, i) - j.i0));
     }
 }
 
+/* A warp.  It reads ahead: the numbers of a block are on their way before its stage is
+ * free. */
 template <class S>
 DEVICE void bwd_stats(const struct attention_args &g, struct bwd_at<S> at, int32_t lane)
 {
@@ -303,8 +330,12 @@ DEVICE void bwd_stats(const struct attention_args &g, struct bwd_at<S> at, int32
 
         for (int32_t b = t.blocks.hi - 1; b >= t.blocks.lo; b--)
             for (int32_t h = t.head; h < t.head + t.group; h++) {
+                const int32_t i0 = b * S::block + lane;
+                const struct bwd_numbers<S> x = bwd_read<S>(g, t.job.sequence, i0, h);
+
                 mbar_wait(at.empty(r.slot), r.phase ^ 1);
-                bwd_stat(g, at, r.slot, t, b, h, lane);
+                bwd_write(x, g, at, r.slot, t.job, i0,
+                          b < t.blocks.full || b >= t.blocks.clear);
                 mbar_arrive(at.full(r.slot));
                 advance<BWD_STAGES>(r);
             }
@@ -313,28 +344,31 @@ DEVICE void bwd_stats(const struct attention_args &g, struct bwd_at<S> at, int32
 
 /* ---- dQ to memory --------------------------------------------------------------------- */
 
-/* Add what lies in a buffer to tile n of dQ when `turn` tiles of keys have added theirs; the
- * first of them overwrites what was there. */
+/* Add a buffer to tile n of dQ, as number `turn` of those who add to it: the first overwrites
+ * what was there.  The turn is awaited before the buffer is full, for it is one trip to
+ * memory at least. */
 template <class S>
-DEVICE void bwd_add(const struct backward_args &g, struct bwd_at<S> at, int32_t slot,
+DEVICE void bwd_add(const struct backward_args &g, struct bwd_at<S> at, uint32_t step,
                     int64_t n, int32_t turn)
 {
+    const uint32_t from = at.dq(step % S::buffers);
     float *to = g.dq + n * 2 * DQ_PART;
 
     if (g.ordered && turn > 0) await_count(&g.added[n], turn);
+    mbar_wait(at.dq_full(step % BWD_EXITS), step / BWD_EXITS & 1);
     if (g.ordered && turn == 0)
-        bulk_store(to, at.dq(slot), S::dq_bytes);
+        bulk_store(to, from, S::dq_bytes);
     else
-        bulk_add(to, at.dq(slot), S::dq_bytes);
+        bulk_add(to, from, S::dq_bytes);
     tma_commit();
     tma_wait_read<0>();
-    mbar_arrive(at.dq_empty(slot));
+    mbar_arrive(at.dq_empty(step % BWD_EXITS));
     if (!g.ordered) return;
     tma_wait_all();
     count_up(&g.added[n]);
 }
 
-/* The thread of buffer `mine`. */
+/* One thread; of two steps it has one. */
 template <class S>
 DEVICE void bwd_exit(const struct backward_args &g, struct bwd_at<S> at, uint32_t mine)
 {
@@ -348,12 +382,11 @@ DEVICE void bwd_exit(const struct backward_args &g, struct bwd_at<S> at, uint32_
         for (int32_t b = t.blocks.hi - 1; b >= t.blocks.lo; b--) {
             int32_t first = start_of(g.of, t.job.sequence, b * S::block) / BWD_KEYS;
 
-            for (int32_t h = t.head; h < t.head + t.group; h++, step++) {
-                if (step % S::exits != mine) continue;
-                mbar_wait(at.dq_full(mine), step / S::exits & 1);
-                bwd_add(g, at, mine, dq_tile_at(t.job.sequence, h, b, g.of.heads, blocks),
-                        t.job.i0 / BWD_KEYS - first);
-            }
+            for (int32_t h = t.head; h < t.head + t.group; h++, step++)
+                if (step % BWD_EXITS == mine)
+                    bwd_add(g, at, step,
+                            dq_tile_at(t.job.sequence, h, b, g.of.heads, blocks),
+                            t.job.i0 / BWD_KEYS - first);
         }
     }
     tma_wait_all();

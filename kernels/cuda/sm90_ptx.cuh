@@ -320,18 +320,19 @@ DEVICE void count_up(int32_t *count)
                  "red.release.gpu.global.add.s32 [%0], 1;" ::"l"(count)
                  : "memory");
 }
-/* Until it is `value`; copies of this thread that follow find what was written before. */
+/* Until it is `value`; copies of this thread that follow find what was written before.  One
+ * fence at the end: an acquire a look would empty L1 each time. */
 DEVICE void await_count(const int32_t *count, int32_t value)
 {
     int32_t is;
 
     do
-        asm volatile("ld.acquire.gpu.global.s32 %0, [%1];"
+        asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];"
                      : "=r"(is)
                      : "l"(count)
                      : "memory");
     while (is != value);
-    asm volatile("fence.proxy.async.global;" ::: "memory");
+    asm volatile("fence.acq_rel.gpu;\n\tfence.proxy.async.global;" ::: "memory");
 }
 
 /* ---- warpgroups ----------------------------------------------------------------------- */
