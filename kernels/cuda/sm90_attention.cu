@@ -7,7 +7,8 @@ bool sm90_attention_takes(void *stream, struct kern_mat qkv, struct kern_mat out
 {
     return cuda_hopper(stream) && (h->head_dim == 64 || h->head_dim == 128) &&
            tensor_box_takes(qkv) && tensor_box_takes(out) &&
-           qkv.rows * h->heads <= INT32_MAX / 2; /* parts of tiles are counted in 32 bits */
+           qkv.rows * h->heads <=
+               INT32_MAX / 2; /* parts of tiles are counted in 32 bits */
 }
 
 template <class S>

@@ -276,8 +276,7 @@ template <class S> struct bwd_numbers {
 /* Queries beyond the sequence have an infinite log-sum: weight 0. */
 template <class S>
 DEVICE struct bwd_numbers<S> bwd_read(const struct attention_args &g, int32_t sequence,
-                                      int32_t i0, int32_t h)
-{
+                                      int32_t i0, int32_t h) {
     struct bwd_numbers<S> x;
 
 #pragma unroll

@@ -226,7 +226,8 @@ static void place_dq(const struct problem &p, const std::vector<float> &sums,
         }
 }
 
-template <int D, bool ALIBI> static void check_backward(struct problem &p)
+template <int D, bool ALIBI>
+static void check_backward(struct problem &p, int workers = BACKWARD_WORKERS)
 {
     using S = bwd_shape<D, ALIBI>;
     const int blocks = ceil_div(p.seq, S::block);
@@ -255,7 +256,7 @@ template <int D, bool ALIBI> static void check_backward(struct problem &p)
                                     p.heads / p.kv_heads, p.seq, p.dim);
         g.claimed = &counts[0], g.added = &counts[1], g.dq = sums.data();
         g.ordered = true;
-        CHECK(machine_run(BACKWARD_WORKERS, 1, BWD_THREADS, S::shared_bytes,
+        CHECK(machine_run(workers, 1, BWD_THREADS, S::shared_bytes,
                           [&] { attention_bwd_kernel<S>(fixed, q, dout, out, g); }));
         place_dq<S>(p, sums, dqkv);
         CHECK_NEAR(worst(dqkv, p.dqkv.data()), 0, 0.04);
@@ -306,6 +307,19 @@ static void backward_of_short_sequences(void)
     }
 }
 
+/* One CTA has all tiles; many lanes and sections; large groups. */
+static void backward_of_many_tiles(void)
+{
+    struct problem p = make(200, 2, 2, 1, 128, false, { 0, 70, 150 });
+
+    check_backward<128, false>(p, 1);
+    p = make(130, 1, 2, 2, 128, false, {});
+    check_backward<128, false>(p, 1);
+    p = make(129, 5, 2, 2, 64, false, { 0, 128 });
+    check_backward<64, false>(p, 1);
+    check_backward<64, false>(p);
+}
+
 int main(void)
 {
     RUN(forward_of_128_channels);
@@ -318,5 +332,6 @@ int main(void)
     RUN(backward_with_alibi);
     RUN(backward_of_documents);
     RUN(backward_of_short_sequences);
+    RUN(backward_of_many_tiles);
     return check_done();
 }
