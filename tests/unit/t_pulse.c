@@ -88,7 +88,7 @@ static atomic_bool over;
 
 static void rest(uint64_t i)
 {
-    if (i % 256 == 0) clock_sleep(20e-6);
+    if (i % 16384 == 0) clock_sleep(20e-6);
 }
 
 static void *change_collectives(void *p)
