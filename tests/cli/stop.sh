@@ -71,8 +71,12 @@ one_rank() { # the second of them only
     [ "$rank" != "$pid" ] && kill -TERM "$rank" && ended 75 && saved_last_step ranks
 }
 check SIGTERM_to_one_rank_stops_all_of_them one_rank
-# mpirun hands it on and ends with 1 by itself; the ranks save in the time that it gives them
-term() { OMPI_MCA_odls_base_sigkill_timeout=$((2 * TIME_FACTOR)) stopped 2 ranks TERM 1; }
+# mpirun hands it on after a second, before which the run must not be over, and ends with 1 by
+# itself; the ranks save in the time that it gives them
+term() {
+    OMPI_MCA_odls_base_sigkill_timeout=$((2 * TIME_FACTOR)) begin 2 ranks --set dist.fault=delay:0.002
+    under_way ranks && kill -TERM "$pid" && ended 1 && saved_last_step ranks
+}
 check SIGTERM_to_mpirun_leaves_a_checkpoint term
 check the_ranks_end_in_the_same_bits goes_on 2 ranks
 
