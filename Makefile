@@ -27,6 +27,7 @@ export OMPI_CC := $(CC)
 flags.release := -O3 -g
 flags.debug   := -O0 -g
 flags.asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+sanitize = $(filter -fsanitize=%,$(flags.$(CONFIG)))
 $(if $(flags.$(CONFIG)),,$(error CONFIG=$(CONFIG): want release, debug or asan))
 
 # B: objects and programs of one configuration; release programs lie in build/ itself.
@@ -187,7 +188,7 @@ $(sm90): $(B)/tests/%: tests/%.cpp $(O)/libbase.a
 	$(call q,CXX)$(CXX) -I. -D_GNU_SOURCE -MMD -MP -MF $(O)/$(basename $<).d -MT $@ -std=c++17 -O2 -g \
 	    -march=$(MARCH) -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-missing-field-initializers \
 	    -Wno-unused-function -Wno-uninitialized -Wno-array-bounds -Wno-psabi -o $@ $< $(O)/libbase.a \
-	    $(LDFLAGS) $(filter -fsanitize=%,$(flags.$(CONFIG))) -lm
+	    $(LDFLAGS) $(sanitize) -lm
 
 # every operation of a device against the CPU: on what the CPU has, on the emulated GPU, on
 # a real one
@@ -198,7 +199,7 @@ $(B)/tests/device/parity: $(parity.obj) $(O)/libkernels.a $(O)/libbase.a
 	$(call q,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS)
 $(B)/tests/device/parity-emu: $(parity.obj) $(emu.obj) $(O)/libkernels.a $(O)/libbase.a
 	@mkdir -p $(@D)
-	$(call q,LINK)$(CXX) $(LDFLAGS) -fopenmp -o $@ $^ $(WORKER_LIBS)
+	$(call q,LINK)$(CXX) $(LDFLAGS) $(sanitize) -fopenmp -o $@ $^ $(WORKER_LIBS)
 $(B)/tests/device/parity-cuda: $(parity.obj) $(call obj,$(cuda.list)) $(O)/libkernels-cuda.a \
                                $(O)/libkernels.a $(O)/libbase.a
 	@mkdir -p $(@D)
