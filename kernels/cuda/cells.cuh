@@ -32,6 +32,13 @@ template <typename T> struct words {
         }
         return w;
     }
+    __device__ __forceinline__ void keep(T *to) const
+    {
+#pragma unroll
+        for (int k = 0; k < N; k += 4)
+            *(uint4 *)(to + k * (CELL / N)) =
+                make_uint4(at[k], at[k + 1], at[k + 2], at[k + 3]);
+    }
     __device__ __forceinline__ void put(int k, float x) { at[k] = __float_as_uint(x); }
     __device__ __forceinline__ void put(int k, bf16 x)
     {
@@ -94,6 +101,9 @@ template <typename T> static inline cells<T> cells_of(struct kern_mat m)
 {
     return cells<T>{ view_of<T>(m), is_aligned(m, 16) };
 }
+
+/* Elements from one row to the next of a matrix of our own, whose cells are all whole. */
+static inline int64_t cell_row(int64_t cols) { return pieces(cols, CELL) * CELL; }
 
 /* A grid whose x walks over the columns and whose y over the rows; see EACH_CELL. */
 static inline dim3 cell_grid(int64_t rows, int64_t cols)

@@ -210,19 +210,16 @@ static kr_status add_by_key(void *stream, struct kern_mat d, const int32_t *key,
                   dx.rows);
 }
 
-/* Elements of a row of the parts. */
-static int64_t part_row(int64_t cols) { return pieces(cols, CELL) * CELL; }
-
 size_t cuda_embed_bwd_scratch(int64_t rows, int64_t cols)
 {
-    return sizeof(float) * (size_t)(pieces(rows, PART) * part_row(cols)) +
+    return sizeof(float) * (size_t)(pieces(rows, PART) * cell_row(cols)) +
            sizeof(int32_t) * (size_t)(4 * rows);
 }
 
 /* Parts first, for their rows are read 16 bytes at a time. */
 static kr_status make_room(void *stream, struct kern_mat dx, room *r, int32_t **place)
 {
-    const int64_t n = dx.rows, ld = part_row(dx.cols);
+    const int64_t n = dx.rows, ld = cell_row(dx.cols);
     struct kern_mat part = kern_mat(NULL, pieces(n, PART), ld, KERN_F32);
     int32_t *ints;
 

@@ -191,14 +191,11 @@ static sharing share(int64_t rows, int64_t cols, int64_t inner)
     return s;
 }
 
-/* Elements of a row of the parts. */
-static int64_t part_row(int64_t cols) { return pieces(cols, CELL) * CELL; }
-
 size_t gemm_bf16_scratch(int64_t rows, int64_t cols, int64_t inner)
 {
     const int64_t parts = rows && cols ? share(rows, cols, inner).parts : 1;
 
-    return parts > 1 ? sizeof(float) * (size_t)(parts * rows * part_row(cols)) : 0;
+    return parts > 1 ? sizeof(float) * (size_t)(parts * rows * cell_row(cols)) : 0;
 }
 
 /* c = the parts in order, the bias, and onto */
@@ -240,7 +237,7 @@ static kr_status multiply_all(void *stream, const product &p, const finish<C> &o
 template <bool TA, bool TB, typename C>
 static kr_status run_parts(void *stream, const product &p, const sharing &s)
 {
-    const int64_t ld = part_row(p.c.cols);
+    const int64_t ld = cell_row(p.c.cols);
     struct kern_mat part = kern_mat(NULL, s.parts * p.c.rows, ld, KERN_F32);
 
     TRY(cuda_scratch(stream, &part.at, gemm_bf16_scratch(p.c.rows, p.c.cols, p.inner())));

@@ -35,18 +35,13 @@ template <typename T> struct kept {
     T *at;
     int64_t cols;
 
-    __device__ __forceinline__ void store(int64_t c, const float v[CELL]) const
+    __device__ __forceinline__ void store(int64_t c, const words<T> &w) const
     {
-        if (c >= cols) return;
-#pragma unroll
-        for (int k = 0; k < CELL; k += pack<T>::N)
-            pack<T>::keep(at + c + k, v + k);
+        if (c < cols) w.keep(at + c);
     }
     __device__ __forceinline__ void load(float v[CELL], int64_t c) const
     {
-#pragma unroll
-        for (int k = 0; k < CELL; k += pack<T>::N)
-            pack<T>::load(v + k, at + c + k);
+        words<T>::whole(at + c).unpack(v);
     }
 };
 
@@ -71,7 +66,7 @@ static __device__ float log_sum_of(const cells<T> &logits, int64_t i, const kept
             float v[CELL];
 
             w[q].unpack(v);
-            row.store(c + q * STEP, v);
+            row.store(c + q * STEP, w[q]);
             r.take(v, left < CELL ? (int)left : CELL);
         }
     }

@@ -35,50 +35,23 @@ template <> struct pack<float> {
 
         out[0] = v.x, out[1] = v.y, out[2] = v.z, out[3] = v.w;
     }
-    static __device__ __forceinline__ float4 of(const float in[4])
-    {
-        return make_float4(in[0], in[1], in[2], in[3]);
-    }
     static __device__ __forceinline__ void store(float *at, const float in[4])
     {
-        __stcg((float4 *)at, of(in));
-    }
-    static __device__ __forceinline__ void keep(float *shared, const float in[4])
-    {
-        *(float4 *)shared = of(in);
+        __stcg((float4 *)at, make_float4(in[0], in[1], in[2], in[3]));
     }
 };
 template <> struct pack<bf16> {
     enum { N = 8 };
-    static __device__ __forceinline__ void load(float out[8], const bf16 *at)
-    {
-        uint4 v = *(const uint4 *)at;
-        unsigned word[4] = { v.x, v.y, v.z, v.w };
-
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            out[2 * i] = __uint_as_float(word[i] << 16);
-            out[2 * i + 1] = __uint_as_float(word[i] & 0xffff0000u);
-        }
-    }
     static __device__ __forceinline__ unsigned two(float a, float b)
     {
         __nv_bfloat162 v = __floats2bfloat162_rn(a, b);
 
         return *(unsigned *)&v;
     }
-    static __device__ __forceinline__ uint4 of(const float in[8])
-    {
-        return make_uint4(two(in[0], in[1]), two(in[2], in[3]), two(in[4], in[5]),
-                          two(in[6], in[7]));
-    }
     static __device__ __forceinline__ void store(bf16 *at, const float in[8])
     {
-        __stcg((uint4 *)at, of(in));
-    }
-    static __device__ __forceinline__ void keep(bf16 *shared, const float in[8])
-    {
-        *(uint4 *)shared = of(in);
+        __stcg((uint4 *)at, make_uint4(two(in[0], in[1]), two(in[2], in[3]),
+                                       two(in[4], in[5]), two(in[6], in[7])));
     }
 };
 

@@ -92,6 +92,12 @@ DEVICE struct key_span keys_of(const struct attention_args &g, struct attention_
     return k;
 }
 
+/* What the copy engine moves at a time of results: the rows of a warpgroup. */
+static inline struct tensor_box attention_box_out(struct kern_mat out, int64_t seq)
+{
+    return tensor_box_heads(out, seq, 64);
+}
+
 /* Panels of a tile from column x on; box rows as the map says. */
 template <int D>
 DEVICE void load_rows(uint32_t to, const CUtensorMap *map, uint32_t bar, int32_t rows,

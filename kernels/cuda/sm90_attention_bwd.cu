@@ -62,7 +62,7 @@ template <class S> static kr_status run(void *stream, const sm90_backward &b)
     TRY(tensor_map_encode(&kv, bwd_box_fixed(b.qkv, b.h->seq)));
     TRY(tensor_map_encode(&q, bwd_box_block<S>(b.qkv, b.h->seq)));
     TRY(tensor_map_encode(&dout, bwd_box_block<S>(b.dout, b.h->seq)));
-    TRY(tensor_map_encode(&out, bwd_box_out(b.dqkv, b.h->seq)));
+    TRY(tensor_map_encode(&out, attention_box_out(b.dqkv, b.h->seq)));
     TRY(launch_clusters<attention_bwd_kernel<S>>(
         stream, "attention_bwd", attention_blocks(stream, g.of), 1, BWD_THREADS,
         S::shared_bytes, kv, q, dout, out, g));

@@ -50,10 +50,6 @@ static inline struct tensor_box bwd_box_block(struct kern_mat m, int64_t seq)
 {
     return tensor_box_heads(m, seq, S::block);
 }
-static inline struct tensor_box bwd_box_out(struct kern_mat m, int64_t seq)
-{
-    return tensor_box_heads(m, seq, 64);
-}
 
 template <class S> struct bwd_at {
     uint32_t base;

@@ -34,7 +34,7 @@ template <int D, int GROUPS, bool ALIBI> struct fwd_shape {
     static constexpr int shared_bytes = PANEL_ALIGN + bars + (2 + 4 * stages) * 8;
 };
 
-/* What the copy engine moves at a time: queries, keys and values, results. */
+/* What the copy engine moves at a time: queries, keys and values. */
 template <class S>
 static inline struct tensor_box fwd_box_q(struct kern_mat qkv, int64_t seq)
 {
@@ -44,10 +44,6 @@ template <class S>
 static inline struct tensor_box fwd_box_kv(struct kern_mat qkv, int64_t seq)
 {
     return tensor_box_heads(qkv, seq, S::keys);
-}
-static inline struct tensor_box attention_box_out(struct kern_mat out, int64_t seq)
-{
-    return tensor_box_heads(out, seq, 64);
 }
 
 /* Barriers: q full, q empty, then full and empty of the stages of k, of v. */

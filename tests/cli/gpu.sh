@@ -2,17 +2,8 @@
 # The CUDA worker without a GPU: what it says where none, an old or a small one is, and
 # training on the emulated one (tests/emu), whose losses are those of the CPU.
 # usage: tests/cli/gpu.sh [BUILD_DIR]
-# shellcheck source=tests/fault/lib.bash
-. "$(dirname "$0")/../fault/lib.bash"
-emulated=$build/tests/emu/kilorank-worker-cuda
-real=$build/kilorank-worker-cuda
-cd "$work" || exit 1
-
-small=(--set model.layers=1 --set model.dim=64 --set model.heads=1 --set model.kv_heads=1
-    --set model.ffn=128 --set model.context=32 --set train.batch=2 --set train.micro_batch=1
-    --set train.steps=2 --set eval.every=0 --set eval.batches=1 --set run.log_every=1
-    --set checkpoint.every=0 --set data.held_out=0)
-mkdir text && seq 1 300 >text/numbers.txt
+# shellcheck source=tests/cli/gpu.bash
+. "$(dirname "$0")/gpu.bash"
 
 # says CODE LINE ENVIRONMENT... WORKER - one error line, that exit code, nothing written
 says() {

@@ -2,16 +2,8 @@
 # The scripts for a machine with a GPU, on one without: gpu-check and gpu-bench on the emulated
 # GPU (tests/emu), in small; gpu-pack.
 # usage: tests/cli/gpu_scripts.sh [BUILD_DIR]
-# shellcheck source=tests/fault/lib.bash
-. "$(dirname "$0")/../fault/lib.bash"
-real=$build/kilorank-worker-cuda
-cd "$work" || exit 1
-
-small=(--set model.layers=1 --set model.dim=64 --set model.heads=1 --set model.kv_heads=1
-    --set model.ffn=128 --set model.context=32 --set train.batch=2 --set train.micro_batch=1
-    --set train.steps=2 --set eval.every=0 --set eval.batches=1 --set run.log_every=1
-    --set checkpoint.every=0 --set data.held_out=0)
-mkdir text && seq 1 300 >text/numbers.txt
+# shellcheck source=tests/cli/gpu.bash
+. "$(dirname "$0")/gpu.bash"
 
 checks() {
     env ON=emu BUILD="$build" SHAPES=1 REPEATS=1 MOST=20 HUGE=1 LEARN="${small[*]} --set data.train=$work/text" \

@@ -248,7 +248,7 @@ static void check_backward(struct problem &p, int workers = BACKWARD_WORKERS)
                     dout = bwd_box_block<S>(p.dout.m, p.seq), out;
 
         mat_place(dqkv);
-        out = bwd_box_out(dqkv.m, p.seq);
+        out = attention_box_out(dqkv.m, p.seq);
         g.of = args_of(p);
         g.of.lse = (float *)lse.m.at, g.of.lse_ld = lse.m.ld;
         g.of.delta = (const float *)delta.m.at, g.of.delta_ld = delta.m.ld;

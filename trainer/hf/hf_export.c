@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/options.h"
 #include "checkpoints/catalog.h"
 #include "scheduler/exitcode.h"
 #include "trainer/hf/hf_adapter.h"
@@ -24,7 +25,6 @@
 #include "trainer/hf/hf_weights.h"
 #include "trainer/run/commands.h"
 #include "trainer/run/load.h"
-#include "base/options.h"
 #include "trainer/run/origin.h"
 
 enum { PIECE = 1 << 20 /* elements written at a time */, HEADER_ROOM = 1 << 20 };

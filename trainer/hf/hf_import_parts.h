@@ -5,10 +5,10 @@
 #ifndef TRAIN_HF_IMPORT_PARTS_H
 #define TRAIN_HF_IMPORT_PARTS_H
 
+#include "base/options.h"
 #include "checkpoints/st_folder.h"
 #include "trainer/hf/hf_output.h"
 #include "trainer/hf/hf_plan.h"
-#include "base/options.h"
 
 struct import_args {
     char output[FS_PATH], base[SETTINGS_TEXT];

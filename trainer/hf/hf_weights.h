@@ -6,9 +6,9 @@
 #define TRAIN_HF_WEIGHTS_H
 
 #include "base/fs.h"
+#include "base/options.h"
 #include "checkpoints/manifest.h"
 #include "trainer/hf/hf_plan.h"
-#include "base/options.h"
 
 /* One checkpoint. */
 struct hf_stored {

@@ -3,10 +3,10 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/options.h"
 #include "scheduler/exitcode.h"
 #include "trainer/run/bench.h"
 #include "trainer/run/commands.h"
-#include "base/options.h"
 
 /* clang-format off */
 static const struct cfg_field bench_options[] = {

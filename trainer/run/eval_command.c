@@ -4,12 +4,12 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "base/options.h"
 #include "scheduler/exitcode.h"
 #include "trainer/run/commands.h"
 #include "trainer/run/eval_choices.h"
 #include "trainer/run/eval_match.h"
 #include "trainer/run/load.h"
-#include "base/options.h"
 
 struct eval_args {
     char data[SETTINGS_TEXT], match[SETTINGS_TEXT], choices[SETTINGS_TEXT],

@@ -10,9 +10,9 @@
 
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/options.h"
 #include "scheduler/exitcode.h"
 #include "trainer/run/commands.h"
-#include "base/options.h"
 #include "trainer/run/questions.h"
 #include "trainer/run/voice.h"
 
