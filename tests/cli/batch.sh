@@ -7,7 +7,8 @@
 cd "$work" || exit 1
 
 export KILORANK=$kilorank
-long=("${tiny[@]}" --set train.steps=250 --set checkpoint.every=0)
+# not over before mpirun hands a signal on, which may take a second
+long=("${tiny[@]}" --set train.steps=250 --set checkpoint.every=0 --set dist.fault=delay:0.002)
 train 0 whole --set train.steps=250 --set checkpoint.every=0 || { cat out; exit 1; }
 want=$(hash_of whole)
 
